@@ -1,0 +1,1 @@
+"""Federated learning: what exists whether or not anyone attacks."""

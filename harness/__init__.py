@@ -1,0 +1,1 @@
+"""Benchmarking: plan, run, judge and store trials."""

@@ -1,0 +1,1 @@
+"""Matrices: from YAML to trial specs."""

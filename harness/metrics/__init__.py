@@ -1,0 +1,1 @@
+"""Leakage and utility; the only place where truth meets reconstruction."""

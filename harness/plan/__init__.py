@@ -1,0 +1,1 @@
+"""What would run, what is done, and why."""
