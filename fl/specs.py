@@ -55,9 +55,13 @@ class Config(BaseModel):
         """Return every field as plain JSON values, later-added ones only where they differ from default."""
         values = self.model_dump(mode="json")
         for name, field in type(self).model_fields.items():
-            extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("added_later") and getattr(self, name) == field.default:
+            extra, value = field.json_schema_extra, getattr(self, name)
+            if isinstance(extra, dict) and extra.get("added_later") and value == field.default:
                 del values[name]
+            elif isinstance(value, Config):
+                values[name] = value.resolved()
+            elif isinstance(value, tuple) and value and all(isinstance(item, Config) for item in value):
+                values[name] = [item.resolved() for item in value]
         return values
 
 
@@ -173,9 +177,16 @@ class KnowledgeSpec(Config):
 
 
 class NamedConfig(Config):
-    """A plug-in named inside another section, before its own configuration is resolved."""
+    """A plug-in named inside another section, its configuration resolved to plain JSON.
+
+    Attributes:
+        name: The registered name.
+        version: The card's version, filled in when a matrix is read.
+        config: The resolved configuration.
+    """
 
     name: str
+    version: int = Field(1, ge=1)
     config: dict[str, Any] = Field(default_factory=dict)
 
 

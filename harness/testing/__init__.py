@@ -1,1 +1,14 @@
-"""Conformance kits for plug-ins."""
+"""Conformance kits: what every attack and defense must do, as pytest classes to subclass.
+
+    class TestMyAttack(AttackConformance):
+        card = MY_CARD
+        config = MyConfig(iterations=3)
+
+The kits need no pytest themselves, only something that calls methods named `test_*`.
+"""
+
+from harness.testing.attacks import AttackConformance
+from harness.testing.defenses import DefenseConformance
+from harness.testing.problems import SmallEnv, SmallProblem
+
+__all__ = ["AttackConformance", "DefenseConformance", "SmallEnv", "SmallProblem"]

@@ -1,0 +1,207 @@
+"""The plain solver of gradient matching: one task at a time, restarts in turn.
+
+What an attack is, is said by its `Recipe`; how it is computed is decided here alone.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attacks.base import AttackEnv, AttackTask, ConfigT, Reconstruction, Snapshot, TaskFailure
+from attacks.objectives import COSTS, total_variation
+from attacks.optimizers import Adam, Evaluation, Lbfgs
+from attacks.problem import Problem
+from fl.errors import BenchError
+from fl.specs import Task
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a gradient-matching attack minimises, in what, from where, and how.
+
+    Attributes:
+        cost: Distance between gradients.
+        total_variation: Weight of the images' total variation.
+        labels: `joint` optimises label logits with the images; `infer` reads labels from the head's gradient.
+            Labels that the threat model grants are used instead of either.
+        init: The first guess (`Problem.first_guess`).
+        restarts: First guesses tried.
+        optimizer: The optimizer for a problem.
+        unroll: Whether all local steps are simulated.
+    """
+
+    cost: Literal["cosine", "l2"]
+    total_variation: float
+    labels: Literal["joint", "infer"]
+    init: Literal["randn", "rand", "zeros", "mean"]
+    restarts: int
+    optimizer: Callable[[Problem], Lbfgs | Adam]
+    unroll: bool = False
+
+
+def solve(
+    tasks: Iterable[AttackTask[ConfigT]], env: AttackEnv, recipe: Callable[[ConfigT], Recipe]
+) -> Iterator[Reconstruction | TaskFailure]:
+    """Solve the tasks in turn; a task's error is its answer, but running out of memory is everyone's."""
+    for task in tasks:
+        yield _answer(task, env, recipe(task.config))
+
+
+def _answer(task: AttackTask[Any], env: AttackEnv, recipe: Recipe) -> Reconstruction | TaskFailure:
+    try:
+        return _match(task, env, recipe)
+    except _StoppedError:
+        return TaskFailure(task.task_id, "stopped")
+    except BenchError as error:
+        return TaskFailure(task.task_id, str(error))
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        return TaskFailure(task.task_id, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _match(task: AttackTask[Any], env: AttackEnv, recipe: Recipe) -> Reconstruction:
+    problem = Problem.of(task, env, unroll=recipe.unroll)
+    known = problem.known_labels()
+    inferred = problem.inferred_labels() if known is None and recipe.labels == "infer" else None
+    search = _Search(problem, env, recipe, inferred if known is None else known)
+    best = min(search.candidates(), key=lambda candidate: candidate.terms["matching"], default=None)
+    if best is None:
+        raise BenchError(
+            f"expected a finite matching cost from at least one of {recipe.restarts} first guesses, got none "
+            f"after {search.spent} evaluations"
+        )
+    labels = None if known is not None else inferred if best.logits is None else best.logits
+    return Reconstruction(
+        task_id=task.task_id,
+        images=_as_images(problem, best.inputs).cpu(),
+        labels=None if labels is None else _as_classes(labels, task.observation.task).cpu(),
+        objective=best.terms,
+        gradient_evaluations=search.spent * problem.evaluations,
+        lane_iterations=search.spent,
+    )
+
+
+class _StoppedError(Exception):
+    """`env.stopping` said so."""
+
+
+class _Candidate(NamedTuple):
+    """Where a restart ended: the objective's terms, inputs `n x C x H x W`, label logits if optimised."""
+
+    terms: Mapping[str, float]
+    inputs: Tensor
+    logits: Tensor | None
+
+
+class _Search:
+    """The restarts of one task.
+
+    Attributes:
+        spent: Evaluations of the objective so far.
+    """
+
+    def __init__(self, problem: Problem, env: AttackEnv, recipe: Recipe, labels: Tensor | None) -> None:
+        self.spent = 0
+        self._problem = problem
+        self._env = env
+        self._recipe = recipe
+        self._labels = labels
+        self._optimizer = recipe.optimizer(problem)
+        self._iteration = 0
+        self._best = math.inf
+        limit = problem.task.max_evaluations
+        self._limit = math.inf if limit is None else limit // problem.evaluations
+
+    def candidates(self) -> Iterator[_Candidate]:
+        """Run the restarts in turn, none after one that ends below `solved`."""
+        for restart in range(self._recipe.restarts):
+            share = (self._limit - self.spent) // (self._recipe.restarts - restart)
+            if share < 1:
+                continue
+            candidate = self._run(restart, allowance=share - 1)
+            if candidate is not None:
+                yield candidate
+                if candidate.terms["matching"] < self._optimizer.solved:
+                    return
+
+    def _run(self, restart: int, *, allowance: float) -> _Candidate | None:
+        """Run one restart; return its last iterate with a finite objective, if there was any."""
+        inputs = self._problem.first_guess(self._recipe.init, restart).requires_grad_()
+        variables = [inputs]
+        if self._labels is None:
+            variables.append(self._problem.first_logits(restart).requires_grad_())
+
+        def objective() -> Evaluation:
+            self.spent += 1
+            labels = self._labels
+            return self._evaluate(inputs, _soft(variables[1], self._task) if labels is None else labels)
+
+        last = None
+        for iterate in self._optimizer.run(variables, objective, allowance):
+            if self._env.stopping(self._problem.task.task_id):
+                raise _StoppedError
+            if not math.isfinite(iterate.total):
+                break
+            last = _candidate(iterate.terms, iterate.values)
+            self._record(iterate.total, last, every=self._optimizer.stride)
+        final = objective()
+        if math.isfinite(float(final.total.detach())):
+            last = _candidate(final.terms, [variable.detach() for variable in variables])
+            self._record(float(final.total.detach()), last, every=1)
+        return last
+
+    @property
+    def _task(self) -> Task:
+        return self._problem.task.observation.task
+
+    def _evaluate(self, inputs: Tensor, labels: Tensor) -> Evaluation:
+        recipe = self._recipe
+        dummy = self._problem.gradients(inputs, labels)
+        matching = COSTS[recipe.cost](dummy, self._problem.observed)
+        if not recipe.total_variation:
+            return Evaluation(matching, {"matching": matching.detach()})
+        variation = total_variation(inputs)
+        return Evaluation(
+            matching + recipe.total_variation * variation,
+            {"matching": matching.detach(), "total_variation": variation.detach()},
+        )
+
+    def _record(self, total: float, candidate: _Candidate, *, every: int) -> None:
+        self._best = min(self._best, total)
+        if self._iteration % every == 0:
+            images = _as_images(self._problem, candidate.inputs)
+            snapshot = Snapshot(self._iteration, candidate.terms, self._best, images)
+            self._env.record(self._problem.task.task_id, snapshot)
+        self._iteration += 1
+
+
+def _candidate(terms: Mapping[str, Tensor], values: Sequence[Tensor]) -> _Candidate:
+    floats = {name: float(term) for name, term in terms.items()}
+    return _Candidate(floats, values[0], values[1] if len(values) > 1 else None)
+
+
+def _as_images(problem: Problem, inputs: Tensor) -> Tensor:
+    """From the model's input space to images in [0, 1]."""
+    return problem.task.observation.image.denormalise(inputs).clamp(0, 1)
+
+
+def _soft(logits: Tensor, task: Task) -> Tensor:
+    """From optimised label logits, `n x outputs`, to label probabilities."""
+    return logits.softmax(1) if task.kind == "multiclass" else logits.sigmoid()
+
+
+def _as_classes(labels: Tensor, task: Task) -> Tensor:
+    """From labels or logits to int64: `n` classes, or for multilabel `n x outputs` of 0 and 1."""
+    if labels.dtype == torch.int64:
+        return labels
+    if task.kind == "multiclass":
+        return labels.argmax(1)
+    return labels.gt(0).long().squeeze(1) if task.kind == "binary" else labels.gt(0).long()

@@ -1,0 +1,178 @@
+"""One target as gradient matching sees it: the observed update, and the update of dummy images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attacks.base import AttackEnv, AttackTask, Params
+from attacks.labels import expect, head_gradient, infer
+from fl.errors import NotApplicableError
+from fl.losses import task_loss
+from fl.types import Observation, Tensors
+
+AUXILIARY_IMAGES = 64
+"""Images of its own from which an attacker takes what it expects of the model."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A target to match gradients against.
+
+    Attributes:
+        task: The attack task.
+        model: The model that was sent; its weights are never optimised.
+        device: Where it computes.
+        observed: What was observed, by parameter name, as a gradient (a weight delta divided by `scale`).
+        scale: What a gradient is multiplied by in the update: 1, or for a weight delta -lr x local steps
+            (-1 where these are unknown and only the direction counts).
+        params: What the defense's parameters are estimated to be; None for a static attacker.
+        unroll: Whether the update is simulated with all its local steps.
+    """
+
+    task: AttackTask[Any]
+    model: nn.Module
+    device: torch.device
+    observed: Tensors
+    scale: float
+    params: Params | None
+    unroll: bool
+
+    @classmethod
+    def of(cls, task: AttackTask[Any], env: AttackEnv, *, unroll: bool) -> Problem:
+        """Set up the problem behind a task.
+
+        Raises:
+            NotApplicableError: If `unroll` is asked for where there are no known local steps.
+        """
+        update = task.observation.update
+        if unroll:
+            _check_unrolled(task.observation)
+        scale = _scale(task.observation)
+        return cls(
+            task=task,
+            model=env.build(task.observation.sent),
+            device=env.device,
+            observed={name: tensor.to(env.device) / scale for name, tensor in update.tensors.items()},
+            scale=scale,
+            params=None if task.defense is None or unroll else task.defense.estimate(task.observation),
+            unroll=unroll,
+        )
+
+    @property
+    def images(self) -> int:
+        """How many images are behind the update."""
+        return self.task.observation.update.n_images
+
+    @property
+    def evaluations(self) -> int:
+        """Gradient evaluations of the model in one call of `gradients`."""
+        local = self.task.observation.knowledge.local_training
+        return local.steps if self.unroll and local is not None else 1
+
+    def gradients(self, inputs: Tensor, labels: Tensor) -> Tensors:
+        """Return what the attacker would have observed of dummy images, as a gradient.
+
+        Args:
+            inputs: `n x C x H x W`, normalised; the result is differentiable in them.
+            labels: `n` int64, or `n x outputs` in [0, 1], in which it is differentiable as well.
+        """
+        return self._simulated(inputs, labels) if self.unroll else self._single_step(inputs, labels)
+
+    def _single_step(self, inputs: Tensor, labels: Tensor) -> Tensors:
+        """The gradient at the weights sent; the defense's mirror acts in units of the update."""
+        loss = task_loss(self.task.observation.task, self.model(inputs), labels)
+        parameters = [self.model.get_parameter(name) for name in self.observed]
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+        dummy = dict(zip(self.observed, gradients, strict=True))
+        if self.task.defense is None:
+            return dummy
+        update = {name: tensor * self.scale for name, tensor in dummy.items()}
+        mirrored = self.task.defense.mirror(self.params, update)
+        return {name: tensor / self.scale for name, tensor in mirrored.items()}
+
+    def _simulated(self, inputs: Tensor, labels: Tensor) -> Tensors:
+        """All local steps; the same stream every time keeps the objective a function of its arguments."""
+        observation = self.task.observation
+        images = observation.image.denormalise(inputs)
+        stream = self.task.streams.torch("simulation")
+        update = self.task.simulate(images, labels, observation.sent, stream)
+        return {name: update.tensors[name] / self.scale for name in self.observed}
+
+    def first_guess(self, init: Literal["randn", "rand", "zeros", "mean"], restart: int) -> Tensor:
+        """Return dummy inputs, `n x C x H x W` in normalised space, the same for every defense and attack.
+
+        Args:
+            init: N(0, 1), U(-1, 1), zeros, or the mean public image.
+            restart: Names the draw.
+
+        Raises:
+            NotApplicableError: If the mean public image is asked for and there are no public images.
+        """
+        image = self.task.observation.image
+        shape = (self.images, *image.shape)
+        stream = self.task.streams.torch("first_guess", restart=restart)
+        if init == "randn":
+            guess = torch.randn(shape, generator=stream)
+        elif init == "rand":
+            guess = torch.rand(shape, generator=stream) * 2 - 1
+        elif init == "zeros":
+            guess = torch.zeros(shape)
+        elif self.task.public is None:
+            raise NotApplicableError("init: mean needs public images (knowledge.public_data: true)")
+        else:
+            guess = image.normalise(self.task.public.mean_image).expand(shape).clone()
+        return guess.to(self.device)
+
+    def first_logits(self, restart: int) -> Tensor:
+        """Return dummy label logits from N(0, 1), `n x outputs`."""
+        stream = self.task.streams.torch("labels", restart=restart)
+        outputs = self.task.observation.task.outputs
+        return torch.randn(self.images, outputs, generator=stream).to(self.device)
+
+    def known_labels(self) -> Tensor | None:
+        """Return the labels that the threat model grants, on the device, or None."""
+        labels = self.task.observation.knowledge.labels
+        return None if labels is None else labels.to(self.device)
+
+    def inferred_labels(self) -> Tensor:
+        """Return labels read from the head's gradient (`attacks.labels`).
+
+        Raises:
+            NotApplicableError: If they cannot be read.
+        """
+        observation = self.task.observation
+        head = head_gradient(self.model, self.observed)
+        expected = expect(self.model, self._auxiliary_inputs(), observation.task)
+        return infer(head, observation.task, self.images, expected)
+
+    def _auxiliary_inputs(self) -> Tensor:
+        """Return the attacker's own images, normalised: public ones, or uniform noise if it has none."""
+        image, public = self.task.observation.image, self.task.public
+        stream = self.task.streams.torch("labels")
+        if public is None:
+            own = torch.rand(AUXILIARY_IMAGES, *image.shape, generator=stream)
+        else:
+            available = len(public.images)
+            own = public.images[torch.randperm(available, generator=stream)[:AUXILIARY_IMAGES]]
+        return image.normalise(own.to(self.device))
+
+
+def _scale(observation: Observation) -> float:
+    local = observation.knowledge.local_training
+    if observation.update.kind == "gradient":
+        return 1.0
+    return -local.lr * local.steps if local is not None else -1.0
+
+
+def _check_unrolled(observation: Observation) -> None:
+    if observation.kind != "update" or observation.update.kind != "delta":
+        raise NotApplicableError(
+            f"expected one client's weight delta for unroll: true, got a {observation.update.kind} "
+            f"({observation.kind}); set unroll: false"
+        )
+    if observation.knowledge.local_training is None:
+        raise NotApplicableError("unroll: true needs knowledge.local_hyperparameters: true")

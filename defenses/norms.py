@@ -1,0 +1,33 @@
+"""Sizes of updates: norms over all tensors, and what one unit of the gradient is in an update."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fl.hooks import ClientContext
+from fl.types import Tensors
+
+
+def gradient_unit(context: ClientContext) -> float:
+    """Return how long a gradient of length 1 is in the update this client sends.
+
+    It is 1 for a gradient, and lr x local steps for a weight delta: the length of the path that plain SGD
+    would take along a constant gradient.
+    """
+    return 1.0 if context.kind == "gradient" else context.lr * context.local_steps
+
+
+def global_norm(tensors: Tensors) -> Tensor:
+    """Return the L2 norm over all entries of all tensors, a scalar; its derivative at 0 is 0."""
+    norms = [torch.linalg.vector_norm(tensor) for tensor in tensors.values()]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
+
+
+def root_mean_square(tensors: Tensors) -> Tensor:
+    """Return the root mean square over all entries of all tensors, a scalar."""
+    entries = sum(tensor.numel() for tensor in tensors.values())
+    return global_norm(tensors) / math.sqrt(entries)

@@ -1,0 +1,217 @@
+"""From a federation's checkpoints to what an adversary sees of one target, and apart from it the secret.
+
+An observation is recomputed from the checkpoint at the start of its round and equals, bit for bit, what was
+sent while training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from fl.candidate_bounds import unobservable
+from fl.checkpoints import Checkpoint
+from fl.client import ClientRecord, local_training
+from fl.errors import NotApplicableError
+from fl.federation import Federation
+from fl.server import aggregate
+from fl.specs import ThreatModel
+from fl.targets import Target, candidates, draw_targets, labels_of
+from fl.types import Knowledge, LocalTraining, ModelState, Observation, RoundView, Secret, Tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["Observed", "Target", "batch_statistics", "candidates", "draw_targets", "observe"]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """An observation and what lies behind it; the two go separate ways.
+
+    Attributes:
+        observation: For the adversary.
+        secret: For the judge.
+        protected: `n x C x H x W` in [0, 1], private: the secret's batch as the clients trained on it, where
+            the defense changed it. Whoever stores it names it in `Secret.protected`.
+    """
+
+    observation: Observation
+    secret: Secret
+    protected: Tensor | None
+
+
+def observe(
+    federation: Federation,
+    checkpoints: Mapping[int, Checkpoint],
+    target: Target,
+    threat_model: ThreatModel,
+) -> Observed:
+    """Return what the adversary sees of a target, and the secret behind it.
+
+    The observation holds no update where every observed client refused. Without knowledge of batch-norm
+    statistics (`none`) the clients keep theirs: the update has no buffers.
+
+    Args:
+        federation: The federation.
+        checkpoints: The starts of at least the target's rounds, by round.
+        target: One of `candidates`.
+        threat_model: Position, and the knowledge that is granted.
+
+    Raises:
+        NotApplicableError: If this adversary never sees such an observation.
+    """
+    reason = unobservable(threat_model, target.kind)
+    if reason is None and target.kind == "update" and federation.server_defense.visible == "sum":
+        reason = "under secure aggregation single updates are never seen (observe.kind: aggregate)"
+    if reason is not None:
+        raise NotApplicableError(reason)
+    if target.kind == "global_model":
+        return _observe_models(federation, checkpoints, target, threat_model)
+    return _observe_updates(federation, checkpoints[target.round], target, threat_model)
+
+
+def _observe_updates(
+    federation: Federation, checkpoint: Checkpoint, target: Target, threat_model: ThreatModel
+) -> Observed:
+    records = [federation.client_update(checkpoint, c, batch=target.batch) for c in target.clients]
+    sent = federation.sent(checkpoint)
+    update = records[0].update
+    if target.kind == "aggregate":
+        sending = [r.update for r in records if r.update is not None]
+        update = aggregate([federation.server_defense.per_update(u) for u in sending], federation.spec)
+    ids = tuple(image_id for record in records for image_id in record.image_ids)
+    labels = torch.cat([record.labels for record in records])
+    if threat_model.knowledge.batch_norm == "none" and update is not None:
+        update = replace(update, buffers={})
+    knowledge = Knowledge(
+        labels=labels if threat_model.knowledge.labels == "known" else None,
+        local_training=_local_training(federation, target, threat_model),
+        batch_norm=_batch_norm(federation, sent, records, threat_model),
+    )
+    return Observed(
+        observation=_observation(federation, target, (RoundView(target.round, sent, update),), knowledge),
+        secret=_secret(federation, ids, labels),
+        protected=_protected(federation, records),
+    )
+
+
+def _observe_models(
+    federation: Federation,
+    checkpoints: Mapping[int, Checkpoint],
+    target: Target,
+    threat_model: ThreatModel,
+) -> Observed:
+    views = tuple(RoundView(r, federation.sent(checkpoints[r]), None) for r in target.rounds)
+    part = federation.data.part("private")
+    chosen = [i for i, label in enumerate(labels_of(federation)) if target.label in label]
+    knowledge = Knowledge(
+        labels=None,
+        local_training=_local_training(federation, target, threat_model),
+        batch_norm=_running(views[-1].sent) if threat_model.knowledge.batch_norm != "none" else None,
+    )
+    return Observed(
+        observation=_observation(federation, target, views, knowledge),
+        secret=_secret(federation, tuple(part.ids[i] for i in chosen), part.labels[chosen]),
+        protected=None,
+    )
+
+
+def _observation(
+    federation: Federation, target: Target, history: tuple[RoundView, ...], knowledge: Knowledge
+) -> Observation:
+    return Observation(
+        kind=target.kind,
+        clients=target.clients,
+        history=history,
+        task=federation.data.info.task,
+        image=federation.architecture.image,
+        knowledge=knowledge,
+    )
+
+
+def _secret(federation: Federation, image_ids: tuple[str, ...], labels: Tensor) -> Secret:
+    info = federation.data.info
+    values = labels.long().tolist()
+    if info.task.kind == "binary":
+        values = labels.long().flatten().tolist()
+    elif info.task.kind == "multilabel":
+        values = [tuple(row) for row in values]
+    return Secret(info.fingerprint, image_ids, tuple(values))
+
+
+def _protected(federation: Federation, records: Sequence[ClientRecord]) -> Tensor | None:
+    if all(record.protected is None for record in records):
+        return None
+    return torch.cat([_trained_on(federation, record) for record in records])
+
+
+def _trained_on(federation: Federation, record: ClientRecord) -> Tensor:
+    if record.protected is not None:
+        return record.protected
+    part = federation.data.part("private")
+    positions = part.positions(record.image_ids)
+    return part.images(positions) if positions else torch.empty(0, *federation.architecture.image.shape)
+
+
+def _local_training(
+    federation: Federation, target: Target, threat_model: ThreatModel
+) -> LocalTraining | None:
+    """The largest observed client's, where several are observed."""
+    if not threat_model.knowledge.local_hyperparameters:
+        return None
+    clients = target.clients or range(federation.spec.clients)
+    return local_training(federation.spec, max(federation.n_images(client) for client in clients))
+
+
+def _batch_norm(
+    federation: Federation, sent: ModelState, records: Sequence[ClientRecord], threat_model: ThreatModel
+) -> Tensors | None:
+    tier = threat_model.knowledge.batch_norm
+    if tier == "none":
+        return None
+    images = torch.cat([_trained_on(federation, record) for record in records])
+    if tier == "running" or not len(images):
+        return _running(sent)
+    inputs = sent.architecture.image.normalise(images.to(federation.device))
+    return batch_statistics(federation.build(sent), inputs)
+
+
+def _running(sent: ModelState) -> Tensors:
+    return {
+        name: tensor
+        for name, tensor in sent.tensors.items()
+        if name.endswith((".running_mean", ".running_var"))
+    }
+
+
+def batch_statistics(module: nn.Module, inputs: Tensor) -> Tensors:
+    """Return mean and biased variance of every batch-norm layer's input, named as its running statistics.
+
+    Args:
+        module: The model; its mode decides with which statistics the layers before normalise.
+        inputs: The batch, normalised, `n x C x H x W`.
+
+    Returns:
+        Per layer `<layer>.running_mean` and `<layer>.running_var`, a value per channel, on the CPU.
+    """
+    found: dict[str, Tensor] = {}
+
+    def note(name: str, x: Tensor) -> None:
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        variance, mean = torch.var_mean(x, dim=axes, correction=0)
+        found[f"{name}.running_mean"], found[f"{name}.running_var"] = mean.cpu(), variance.cpu()
+
+    handles = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
+        for name, layer in module.named_modules()
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)
+    ]
+    with torch.no_grad():
+        module(inputs)
+    for handle in handles:
+        handle.remove()
+    return found

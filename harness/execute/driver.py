@@ -1,0 +1,207 @@
+"""The run loop: submit what is ready, learn from receipts, commit rows; the only writer of tables.
+
+It imports neither torch nor ray. Whatever it holds in memory can be lost: finished work lies in the artifact
+store, and the next run commits artifacts that have no row yet without computing them again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from harness.execute.events import Progress, RunListener, RunResult, TrialDone
+from harness.execute.ledger import Ledger
+from harness.execute.rows import RowMaker
+from harness.execute.schedule import LimitsOf, Schedule
+from harness.execute.signals import StopRequests
+from harness.execute.work import BundleItem, Failure, FederationItem, Trial, WorkItem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.execute.executor import Executor
+    from harness.execute.work import Receipt
+    from harness.store.experiment import Experiment, TrialRows
+
+COMMIT_EVERY_S = 5.0
+COMMIT_ROWS = 64
+POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a user can ask of a run.
+
+    Attributes:
+        limits: Resources and time limits by plug-in.
+        max_failures: Stop submitting once more trials than this have failed; None for no limit.
+    """
+
+    limits: LimitsOf
+    max_failures: int | None = None
+
+
+@dataclass
+class _Counts:
+    complete: int = 0
+    failed: int = 0
+
+
+@dataclass
+class RunLoop:
+    """One run over the trials that have no complete row.
+
+    Attributes:
+        experiment: Where rows go; locked by the caller.
+        executor: Where work happens; started by the caller.
+        rows: Makes rows from artifacts.
+        options: What the user asked for.
+        listener: Who watches.
+    """
+
+    experiment: Experiment
+    executor: Executor
+    rows: RowMaker
+    options: RunOptions
+    listener: RunListener
+    _ledger: Ledger = field(default_factory=Ledger)
+    _counts: _Counts = field(default_factory=_Counts)
+    _failures: dict[str, Failure] = field(default_factory=dict)
+    _submitted: dict[str, WorkItem] = field(default_factory=dict)
+    _waiting: dict[str, Trial] = field(default_factory=dict)
+    _buffer: list[TrialRows] = field(default_factory=list)
+    _committed_at: float = field(default_factory=time.monotonic)
+
+    def run(self, trials: Sequence[Trial], *, skipped: int = 0) -> RunResult:
+        """Run `trials` to the end or to the user's stop.
+
+        Args:
+            trials: What has no complete row.
+            skipped: Trials of the plan that are not applicable, for the listener's totals.
+        """
+        began = time.monotonic()
+        self._waiting = {trial.trial_id: trial for trial in trials}
+        self.listener.started(len(trials), self.executor.lanes(), self.executor.describe())
+        self._settle(list(trials))
+        schedule = Schedule(
+            list(self._waiting.values()),
+            lanes=self.executor.lanes(),
+            limits=self.options.limits,
+            attacked=self.rows.has_result,
+            trained=self.rows.has_federation,
+        )
+        killed = False
+        with StopRequests() as stop:
+            try:
+                self._loop(schedule, stop)
+            except KeyboardInterrupt:
+                killed = True
+                self.executor.cancel_all()
+            self._commit()
+        return self._result(time.monotonic() - began, skipped=skipped, stopped=stop.count > 0, killed=killed)
+
+    def _loop(self, schedule: Schedule, stop: StopRequests) -> None:
+        told = False
+        while True:
+            if stop.count and not told:
+                self.listener.message("stopping: what runs is finished and stored; Ctrl-C again stops now")
+                told = True
+            if not stop.count and not self._sinking():
+                while item := schedule.ready(self.executor.can_accept):
+                    self._ledger.started(item)
+                    self._submitted[item.item_id] = item
+                    self.executor.submit(item)
+            if not self.executor.running():
+                return
+            for receipt in self.executor.poll(POLL_S):
+                self._receive(receipt, schedule)
+            if time.monotonic() - self._committed_at > COMMIT_EVERY_S or len(self._buffer) >= COMMIT_ROWS:
+                self._commit()
+            self._report(schedule)
+
+    def _receive(self, receipt: Receipt, schedule: Schedule) -> None:
+        item = self._submitted.pop(receipt.item_id, None)
+        if item is None:
+            return
+        if receipt.failure is not None:
+            instead = self._ledger.after(item, receipt.failure)
+            if instead:
+                schedule.again(instead, like=item)
+                self.listener.message(f"{_named(item)}: {receipt.failure.error}; trying again")
+                return
+            lost = schedule.drop_users(item)
+            error = receipt.failure
+            if not isinstance(item, BundleItem):
+                error = Failure(error.kind, f"{_named(item)}: {error.error}", error.traceback)
+            self._failures.update({trial.trial_id: error for trial in lost})
+            self._settle(lost)
+            return
+        schedule.finish(item)
+        self._failures.update(receipt.trial_failures)
+        users = list(item.trials) if isinstance(item, BundleItem) else schedule.users(item)
+        if isinstance(item, BundleItem | FederationItem):
+            self._settle(users)
+
+    def _settle(self, trials: Sequence[Trial]) -> None:
+        """Turn every trial whose outcome is known into rows."""
+        for trial in trials:
+            if trial.trial_id not in self._waiting:
+                continue
+            attempts = self._ledger.attempts(trial)
+            if failure := self._failures.get(trial.trial_id):
+                rows = self.rows.failed(trial, failure, attempts=attempts)
+                self._counts.failed += 1
+            elif self.rows.available(trial):
+                rows = self.rows.complete(trial, attempts=attempts)
+                self._counts.complete += 1
+            else:
+                continue
+            del self._waiting[trial.trial_id]
+            self._buffer.append(rows)
+            self.listener.trial(TrialDone.of(rows.trial))
+
+    def _commit(self) -> None:
+        if self._buffer:
+            self.experiment.commit(self._buffer)
+            self._buffer = []
+        self._committed_at = time.monotonic()
+
+    def _sinking(self) -> bool:
+        limit = self.options.max_failures
+        return limit is not None and self._counts.failed > limit
+
+    def _report(self, schedule: Schedule) -> None:
+        self.listener.progress(
+            Progress(
+                complete=self._counts.complete,
+                failed=self._counts.failed,
+                total=self._counts.complete + self._counts.failed + len(self._waiting),
+                running=tuple(_named(item) for item in self._submitted.values()),
+                items_left=schedule.remaining(),
+            )
+        )
+
+    def _result(self, wall_s: float, *, skipped: int, stopped: bool, killed: bool) -> RunResult:
+        result = RunResult(
+            complete=self._counts.complete,
+            failed=self._counts.failed,
+            not_applicable=skipped,
+            remaining=len(self._waiting),
+            interrupted=stopped,
+            killed=killed,
+            wall_s=wall_s,
+        )
+        self.listener.finished(result)
+        return result
+
+
+def _named(item: WorkItem) -> str:
+    match item:
+        case BundleItem():
+            spec = item.trials[0].spec
+            return f"{spec.attack.name} on {spec.defense.name} ({len(item.trials)} trials)"
+        case FederationItem():
+            return f"federation under {item.spec.defense.name}, seed {item.spec.seed}"
+        case _:
+            return f"{item.request.kind} {item.request.name}"

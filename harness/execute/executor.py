@@ -1,0 +1,61 @@
+"""The seam between the run loop and whatever computes: items in, receipts out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from harness.execute.work import Receipt, WorkItem
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class LaneSettings:
+    """What every lane is told once; pickles small.
+
+    Attributes:
+        artifact_uri: Where artifacts lie.
+        private_uri: Where what must not be shared lies.
+        device: `auto` uses a GPU where the item was given one; `cuda` insists on it.
+    """
+
+    artifact_uri: str
+    private_uri: str
+    device: DeviceChoice = "auto"
+
+
+class Executor(Protocol):
+    """Runs work items on lanes. Retries, deadlines' consequences and commits are the run loop's business."""
+
+    def start(self) -> None:
+        """Start or join what computes.
+
+        Raises:
+            UsageError: If it cannot be reached or does not fit the request (address, device, store).
+        """
+
+    def lanes(self) -> int:
+        """Return how many items can run at the same time."""
+
+    def describe(self) -> str:
+        """Return one line for people, such as `2 lanes on this machine`."""
+
+    def can_accept(self, item: WorkItem) -> bool:
+        """Whether a slot is free for `item` now."""
+
+    def submit(self, item: WorkItem) -> None:
+        """Start `item`; only after `can_accept`."""
+
+    def running(self) -> int:
+        """Return how many submitted items have no receipt yet."""
+
+    def poll(self, timeout: float) -> list[Receipt]:
+        """Return receipts of finished items, waiting up to `timeout` seconds; failures are receipts too."""
+
+    def cancel_all(self) -> None:
+        """Stop at once; what was running gives no receipt."""
+
+    def close(self) -> None:
+        """Give everything back."""

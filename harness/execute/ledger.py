@@ -1,0 +1,58 @@
+"""What becomes of an item that failed: again, in halves, or a failed row. Ray's own retries are off."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from harness.execute.work import BundleItem, Failure, FailureKind, WorkItem
+
+if TYPE_CHECKING:
+    from harness.execute.work import Trial
+
+ATTEMPTS: dict[FailureKind, int] = {
+    "exception": 1,  # the same inputs raise the same exception
+    "device": 1,
+    "timeout": 2,
+    "out_of_memory": 2,
+    "killed": 3,
+}
+"""How often a unit is tried on its own before a failure of this kind is final."""
+
+
+class Ledger:
+    """Counts attempts and decides."""
+
+    def __init__(self) -> None:
+        self._submitted: Counter[str] = Counter()
+        self._alone: Counter[str] = Counter()
+
+    def started(self, item: WorkItem) -> None:
+        """Note that an item was submitted."""
+        units = _units(item)
+        self._submitted.update(units)
+        if len(units) == 1:
+            self._alone.update(units)
+
+    def attempts(self, trial: Trial) -> int:
+        """Return how often a trial was submitted in this run, in company or alone."""
+        return self._submitted[trial.trial_id]
+
+    def after(self, item: WorkItem, failure: Failure) -> list[WorkItem]:
+        """Return what to do instead of a failed item; nothing if its failure is final.
+
+        A bundle is split in halves down to the single trial, so that one bad trial costs only itself.
+        """
+        if isinstance(item, BundleItem) and len(item.trials) > 1:
+            middle = len(item.trials) // 2
+            halves = (item.trials[:middle], item.trials[middle:])
+            return [replace(item, trials=half, attempt=item.attempt + 1) for half in halves]
+        (unit,) = _units(item)
+        if self._alone[unit] >= ATTEMPTS[failure.kind]:
+            return []
+        return [replace(item, attempt=item.attempt + 1) if isinstance(item, BundleItem) else item]
+
+
+def _units(item: WorkItem) -> list[str]:
+    return [trial.trial_id for trial in item.trials] if isinstance(item, BundleItem) else [item.item_id]

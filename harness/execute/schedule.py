@@ -1,0 +1,179 @@
+"""From trials to work items: what must come first, what can be solved together, what is ready."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+from attacks import ATTACKS
+from defenses import DEFENSES
+from fl.cards import Resources
+from harness.execute.work import BundleItem, FederationItem, StageItem, Trial, WorkItem
+from harness.plan.keys import federation_key
+
+MAX_BUNDLE = 16
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an item may use.
+
+    Attributes:
+        resources: What it asks for.
+        timeout_s: Wall-clock limit (of one trial, for bundles), or None.
+    """
+
+    resources: Resources
+    timeout_s: float | None = None
+
+
+class LimitsOf(Protocol):
+    """Looks up `resources:` of the matrix over a card's own declaration."""
+
+    def __call__(self, kind: str, name: str, declared: Resources) -> Limits:
+        """Return the limits of `kind` (`attack`, `federation`, `stage`) for the plug-in `name`."""
+
+
+class Schedule:
+    """Items in an order that keeps lanes busy; an item is ready when what it needs is done."""
+
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        *,
+        lanes: int,
+        limits: LimitsOf,
+        attacked: Callable[[Trial], bool],
+        trained: Callable[[Trial], bool],
+    ) -> None:
+        """Plan the items that `trials` still need.
+
+        Args:
+            trials: What has no row yet.
+            lanes: How many items can run at the same time; bundles are cut so that all have work.
+            limits: Resources and time limits.
+            attacked: Whether a trial's reconstructions are stored and scored.
+            trained: Whether a trial's federation is stored.
+        """
+        self._limits = limits
+        self._trained = trained
+        self._waits: dict[str, set[str]] = {}
+        self._items: dict[str, WorkItem] = {}
+        self._queue: list[str] = []
+        self._done: set[str] = set()
+        self._users: dict[str, list[Trial]] = defaultdict(list)
+        for trial in trials:
+            if attacked(trial):
+                self._add_federation(trial)
+        for group in _groups([trial for trial in trials if not attacked(trial)]):
+            size = max(1, min(MAX_BUNDLE, len(group) // (4 * lanes)))
+            for members in _batched(group, size):
+                self._add_bundle(members)
+
+    def ready(self, accept: Callable[[WorkItem], bool]) -> WorkItem | None:
+        """Take the first item whose needs are met and that `accept` has a slot for."""
+        for position, item_id in enumerate(self._queue):
+            if self._waits[item_id] <= self._done and accept(self._items[item_id]):
+                del self._queue[position]
+                return self._items[item_id]
+        return None
+
+    def finish(self, item: WorkItem) -> None:
+        """Note that an item is done, so that others become ready."""
+        self._done.add(item.item_id)
+
+    def again(self, items: Iterable[WorkItem], *, like: WorkItem) -> None:
+        """Queue `items` in front, with the needs of the item they replace."""
+        new = list(items)
+        for item in new:
+            self._items[item.item_id] = item
+            self._waits[item.item_id] = self._waits[like.item_id]
+        self._queue[:0] = [item.item_id for item in new]
+
+    def users(self, item: WorkItem) -> list[Trial]:
+        """Return the trials that an item is for."""
+        return self._users[item.item_id]
+
+    def drop_users(self, item: WorkItem) -> list[Trial]:
+        """Remove everything that needs a failed item and return the trials that are lost with it."""
+        lost = {item.item_id}
+        for item_id in list(self._queue):
+            if self._waits[item_id] & lost:
+                self._queue.remove(item_id)
+                lost.add(item_id)
+        trials = [trial for item_id in lost for trial in self._users[item_id]]
+        return list({trial.trial_id: trial for trial in trials}.values())
+
+    def remaining(self) -> int:
+        """Return how many items have not been taken."""
+        return len(self._queue)
+
+    def _add_bundle(self, trials: tuple[Trial, ...]) -> None:
+        spec = trials[0].spec
+        waits: set[str] = set()
+        for trial in trials:
+            waits |= self._add_stages(trial)
+        for trial in trials:
+            federation = self._add_federation(trial)
+            if federation is not None and trial.spec.observe.last_round > 0:
+                waits.add(federation)
+        limits = self._limits("attack", spec.attack.name, ATTACKS.get(spec.attack.name).resources)
+        item = BundleItem(trials, limits.resources, limits.timeout_s)
+        self._add(item, waits, trials)
+
+    def _add_federation(self, trial: Trial) -> str | None:
+        spec = trial.spec
+        if spec.federation is None or self._trained(trial):
+            return None
+        card = DEFENSES.get(spec.defense.name)
+        limits = self._limits("federation", spec.defense.name, card.resources)
+        item = FederationItem(federation_key(spec), spec, limits.resources, limits.timeout_s)
+        requests = card.stages(spec.defense.config, spec)
+        stages = {StageItem(request, spec).item_id for request in requests}
+        return self._add(item, stages, (trial,))
+
+    def _add_stages(self, trial: Trial) -> frozenset[str]:
+        spec = trial.spec
+        requests = [
+            *DEFENSES.get(spec.defense.name).stages(spec.defense.config, spec),
+            *ATTACKS.get(spec.attack.name).stages(spec.attack.config, spec),
+        ]
+        keys = {request.key for request in requests}
+        for request in requests:
+            limits = self._limits("stage", request.kind, request.resources)
+            waits = {f"stage-{key}" for key in request.inputs if key in keys}
+            outside = [key for key in request.inputs if key not in keys]
+            if outside:
+                federation = self._add_federation(trial)
+                waits |= {federation} if federation else set()
+            self._add(StageItem(request, spec, limits.timeout_s), waits, (trial,))
+        return frozenset(f"stage-{key}" for key in keys)
+
+    def _add(self, item: WorkItem, waits: set[str], users: Sequence[Trial]) -> str:
+        self._users[item.item_id].extend(users)
+        if item.item_id not in self._items:
+            self._items[item.item_id] = item
+            self._waits[item.item_id] = waits
+            self._queue.append(item.item_id)
+        return item.item_id
+
+
+def _groups(trials: Sequence[Trial]) -> Iterator[list[Trial]]:
+    """Group trials whose tasks can share one `solve`: same attack, data, model, federation and needs."""
+    groups: dict[tuple[str, ...], list[Trial]] = defaultdict(list)
+    for trial in trials:
+        spec = trial.spec
+        needs = federation_key(spec) if spec.federation and spec.observe.last_round else ""
+        shape = [section.canonical if section else "" for section in (spec.data, spec.model, spec.federation)]
+        recorded = spec.recorded.canonical if spec.recorded else ""
+        groups[(spec.attack.name, *shape, recorded, spec.defense.name if needs else "", needs)].append(trial)
+    yield from groups.values()
+
+
+def _batched(trials: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:
+    iterator = iter(trials)
+    while batch := tuple(islice(iterator, size)):
+        yield batch

@@ -1,0 +1,197 @@
+"""From reconstructions to a trial's result: the one place where an attack's output meets the secret."""
+
+from __future__ import annotations
+
+import json
+import platform
+import socket
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from attacks.catalog import ENGINE_VERSION
+from fl.seeds import Streams
+from fl.specs import digest
+from harness.execute.results import Row, TrialResult
+from harness.metrics import png
+from harness.metrics.features import penultimate_features
+from harness.metrics.judge import BlindTarget, Judge, ScoreContext, ScoredTarget, TrialScore
+from harness.metrics.pairs import Gallery, Unavailable
+from harness.metrics.perceptual import find_perceptual
+from harness.store.storage import Storage, open_storage
+
+if TYPE_CHECKING:
+    from attacks.base import Reconstruction, Snapshot
+    from fl.specs import TrialSpec
+    from harness.execute.materials import Materials, Seen
+    from harness.execute.work import Trial, Usage
+
+GALLERY = 100
+FORMULATION = "reference"
+"""How gradients are matched: one task at a time, by plain autograd."""
+
+
+class Scorer:
+    """Judges trials and keeps private pictures private."""
+
+    def __init__(self, materials: Materials, private_uri: str) -> None:
+        self._materials = materials
+        self._private: Storage = open_storage(private_uri, private=True)
+
+    def result(
+        self,
+        trial: Trial,
+        seen: Sequence[Seen],
+        answers: Mapping[str, Reconstruction],
+        snapshots: Mapping[str, Sequence[Snapshot]],
+        usage: Usage,
+    ) -> TrialResult:
+        """Score a trial whose targets are all answered (those that a client refused have no answer)."""
+        attacked = [s for s in seen if not s.refused]
+        score = self._score(trial.spec, attacked, answers)
+        public = self._is_public(trial.spec)
+        return TrialResult(
+            columns={
+                **score.columns,
+                "gradient_evaluations": sum(a.gradient_evaluations for a in answers.values()),
+                "lane_iterations": sum(a.lane_iterations for a in answers.values()),
+                "refused_targets": len(seen) - len(attacked),
+                "update_domain": _domain(seen),
+                **provenance(self._materials.device),
+            },
+            reconstructions=tuple(self._pictured(trial, score, answers, public=public)),
+            traces=tuple(self._traces(trial, snapshots, public=public)),
+            usage=usage,
+        )
+
+    def _score(
+        self, spec: TrialSpec, seen: Sequence[Seen], answers: Mapping[str, Reconstruction]
+    ) -> TrialScore:
+        judge = Judge(_perceptual())
+        context = self._context(spec, seen)
+        reason = _blind_reason(spec, seen)
+        if reason is not None:
+            blind = [
+                BlindTarget(s.target_id, answers[s.target_id].images, answers[s.target_id].labels)
+                for s in seen
+            ]
+            return judge.score_blind(blind, context=context, reason=reason)
+        part = self._materials.dataset(spec).part("private")
+        targets = []
+        for one in seen:
+            assert one.secret is not None
+            answer, ids = answers[one.target_id], one.secret.image_ids
+            truth = part.images(part.positions(ids)) if ids else torch.empty(0, *one.observation.image.shape)
+            targets.append(
+                ScoredTarget(
+                    one.target_id, truth, ids, one.secret.labels, answer.images, answer.labels, one.protected
+                )
+            )
+        return judge.score(targets, context=context)
+
+    def _context(self, spec: TrialSpec, seen: Sequence[Seen]) -> ScoreContext:
+        streams = Streams(spec.seed)
+        gallery: Gallery | Unavailable = Unavailable("a recorded observation comes without a gallery")
+        features: Any = Unavailable("nothing was observed: every client refused")
+        if seen:
+            sent = seen[0].observation.sent
+            features = penultimate_features(self._materials.build(sent), sent.architecture.image)
+        if spec.data is not None:
+            gallery = self._gallery(spec, seen, streams)
+        return ScoreContext(streams, self._materials.judge_public(spec), gallery, features)
+
+    def _gallery(self, spec: TrialSpec, seen: Sequence[Seen], streams: Streams) -> Gallery:
+        """Take the trial's own images and fill up from the seed's draw of the private part."""
+        part = self._materials.dataset(spec).part("private")
+        own = list(dict.fromkeys(i for s in seen if s.secret for i in s.secret.image_ids))
+        drawn = [part.ids[i] for i in streams.numpy("gallery").permutation(len(part))]
+        members = [*own, *(i for i in drawn if i not in set(own))][: max(GALLERY, len(own))]
+        ids = tuple(sorted(members))
+        return Gallery(ids, part.images(part.positions(ids)))
+
+    def _is_public(self, spec: TrialSpec) -> bool:
+        return spec.data is not None and self._materials.dataset(spec).info.public
+
+    def _pictured(
+        self, trial: Trial, score: TrialScore, answers: Mapping[str, Reconstruction], *, public: bool
+    ) -> list[Row]:
+        rows = []
+        for row in score.reconstructions:
+            target, index = str(row["target_id"]), int(str(row["reconstruction_index"]))
+            image = answers[target].images[index]
+            name = f"{trial.trial_id}/{target}-{index}.png"
+            rows.append({**row, "png": self._picture(image, name, public=public)})
+        return rows
+
+    def _traces(
+        self, trial: Trial, snapshots: Mapping[str, Sequence[Snapshot]], *, public: bool
+    ) -> list[Row]:
+        rows: list[Row] = []
+        for target, taken in snapshots.items():
+            for shot in taken:
+                strip = None if shot.images is None or not len(shot.images) else _strip(shot.images)
+                name = f"{trial.trial_id}/{target}-trace-{shot.iteration}.png"
+                rows.append(
+                    {
+                        "target_id": target,
+                        "iteration": shot.iteration,
+                        "objective": json.dumps(dict(shot.objective), sort_keys=True),
+                        "best": shot.best,
+                        "png": None if strip is None else self._picture(strip, name, public=public),
+                    }
+                )
+        return rows
+
+    def _picture(self, image: torch.Tensor, name: str, *, public: bool) -> Row | None:
+        if image.shape[0] not in (1, 3):
+            return None
+        content = png.encode(image)
+        if public:
+            return {"bytes": content, "path": None}
+        self._private.write(f"images/{name}", content)
+        return {"bytes": None, "path": f"private/images/{name}"}
+
+
+def _strip(images: torch.Tensor) -> torch.Tensor:
+    """Put `n x C x H x W` side by side as `C x H x nW`."""
+    return torch.cat(list(images), dim=-1)
+
+
+def _blind_reason(spec: TrialSpec, seen: Sequence[Seen]) -> str | None:
+    if not seen:
+        return "every observed client refused to train on the model it received"
+    if seen[0].observation.kind == "global_model":
+        return "model inversion is judged by an evaluator, and none was asked for"
+    if any(s.secret is None for s in seen):
+        return "the recorded observation holds no secret to compare with"
+    return "the secret's data set is not part of the matrix" if spec.data is None else None
+
+
+def _domain(seen: Sequence[Seen]) -> str | None:
+    updates = [view.update for s in seen for view in s.observation.history if view.update is not None]
+    return updates[0].kind if updates else None
+
+
+@cache
+def _perceptual() -> Any:
+    return find_perceptual()
+
+
+@cache
+def provenance(device: torch.device) -> Row:
+    """Return what bits depend on besides the spec, as columns."""
+    from harness.execute.lane import cpu_identity
+
+    on_gpu = device.type == "cuda"
+    return {
+        "device": device.type,
+        "device_type": torch.cuda.get_device_name(device) if on_gpu else cpu_identity(),
+        "host": digest(socket.gethostname())[:12],
+        "python_version": platform.python_version(),
+        "torch_version": torch.__version__,
+        "engine": FORMULATION,
+        "engine_version": ENGINE_VERSION,
+        "lane_width": 1,
+    }

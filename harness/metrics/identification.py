@@ -1,0 +1,60 @@
+"""Whether a reconstruction gives away whose image it is, among a gallery of private images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fl.errors import NotApplicableError
+from harness.metrics.pairs import Pairs, Unavailable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+GALLERY_SIZE = 100
+
+
+def draw_gallery(
+    private: Sequence[str], targets: Sequence[str], generator: np.random.Generator
+) -> tuple[str, ...]:
+    """Return the ids of up to `GALLERY_SIZE` private images: those attacked, and others drawn at random.
+
+    If more images than that are attacked, the gallery is drawn from them.
+
+    Args:
+        private: Ids of all clients' images.
+        targets: Ids of the images behind the trial's targets.
+        generator: Decides the draw; the seed's own, so that all trials of a seed share the gallery.
+    """
+    attacked = sorted(set(targets))
+    others = sorted(set(private) - set(attacked))
+    if len(attacked) >= GALLERY_SIZE:
+        return tuple(str(i) for i in generator.choice(attacked, GALLERY_SIZE, replace=False))
+    drawn = generator.permutation(len(others))[: GALLERY_SIZE - len(attacked)]
+    return (*attacked, *(others[i] for i in drawn))
+
+
+def identification_top1(pairs: Pairs) -> Tensor:
+    """Return, for each guess, whether its own private image is the nearest of the gallery, `k`.
+
+    Near is what has a small mean squared error of pixels. If t images are equally near, the private one among
+    them, the value is 1 / t: what picking one of them at random would give. NaN where the private image is
+    not in the gallery.
+
+    Raises:
+        NotApplicableError: If there is no gallery.
+    """
+    gallery = pairs.instruments.gallery
+    if isinstance(gallery, Unavailable):
+        raise NotApplicableError(gallery.reason)
+    position = {image_id: index for index, image_id in enumerate(gallery.image_ids)}
+    hits = []
+    for distances, image_id in zip(gallery.distances(pairs.guess), pairs.image_ids, strict=True):
+        nearest = distances == distances.min()
+        own = position.get(image_id)
+        hits.append(math.nan if own is None else float(nearest[own]) / int(nearest.sum()))
+    return torch.tensor(hits, dtype=torch.float64)

@@ -1,0 +1,143 @@
+"""From comparisons to the columns of a trial's row, with a reason for every null."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fl.cards import MetricCard
+from fl.seeds import Streams
+from harness.metrics import METRICS
+from harness.metrics.catalog import IDENTIFICATION_DISTANCE, Yardstick, trial_columns
+from harness.metrics.comparison import Comparison
+from harness.metrics.image import ssim_size
+from harness.metrics.pairs import Gallery, Unavailable
+from harness.metrics.perceptual import lpips_size
+from harness.metrics.statistics import Summary, Values, summarise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Cell = float | int | str | bool | None
+
+
+class ScoreSheet:
+    """The columns of one trial, filled part by part; what is never filled stays null."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._cells: dict[str, Cell] = dict.fromkeys((column.name for column in trial_columns()), None)
+        self._reasons: dict[str, str] = {}
+
+    def columns(self) -> dict[str, Cell]:
+        """Return every column of `catalog.trial_columns()`."""
+        return self._cells | {"null_reasons": json.dumps(self._reasons, sort_keys=True)}
+
+    def blind(self, reason: str, *, n_targets: int) -> None:
+        """Note that nothing can be compared with the truth."""
+        self._cells["n_targets"] = n_targets
+        self._reasons["*"] = reason
+
+    def own(self, targets: Sequence[Comparison]) -> None:
+        """Fill a metric's mean, spread and interval from the attack's own comparisons, one per target."""
+        for card in _pair_cards():
+            self._summarise(card, _values(targets, card))
+        self._cells["n_targets"] = len(targets)
+        self._cells["n_images"] = sum(len(target.matched) for target in targets)
+        self._cells["n_missed"] = sum(sum(target.missed) for target in targets)
+        if not self._cells["n_images"]:
+            self._reasons["*"] = "the targets hold no private images"
+        if len(targets) < 2:
+            self._reasons["*_ci_*"] = "an interval needs at least two targets"
+
+    def floors(self, floors: Mapping[str, Sequence[Comparison]]) -> None:
+        """Fill `floor_<metric>` with the floor that leaks most, and name it."""
+        best: dict[str, str] = {}
+        for card in _pair_cards():
+            sign = 1.0 if card.leaks_more == "higher" else -1.0
+            means = {name: _mean(targets, card) for name, targets in floors.items()}
+            known = {name: mean for name, mean in means.items() if mean is not None}
+            if known:
+                name = max(known, key=lambda name: sign * known[name])
+                self._cells[f"floor_{card.column}"] = known[name]
+                best[card.name] = name
+        self._cells["floor"] = json.dumps(best, sort_keys=True)
+        for targets in floors.values():
+            for target in targets:
+                self._reasons |= {f"*{METRICS.get(m).column}*": why for m, why in target.reasons.items()}
+
+    def yardstick(self, yardstick: Yardstick, targets: Sequence[Comparison]) -> None:
+        """Fill `<yardstick>_<metric>` with the mean of each metric."""
+        for card in _pair_cards():
+            self._cells[f"{yardstick}_{card.column}"] = _mean(targets, card)
+
+    def shuffled(self, targets: Sequence[Comparison]) -> None:
+        """Fill the shuffled control; `targets` is empty if there was no other target."""
+        self.yardstick("shuffled", targets)
+        if not targets:
+            self._reasons["shuffled_*"] = "the shuffled control needs at least two targets"
+        elif not sum(len(target.matched) for target in targets):
+            self._reasons["shuffled_*"] = "every target shares its images with the one it is compared with"
+
+    def labels(self, own: Sequence[float], shuffled: Sequence[float]) -> None:
+        """Fill the label accuracy from one value per target that has labels; empty if none were recovered."""
+        card = METRICS.get("label_accuracy")
+        if not own:
+            self._reasons["*label_accuracy*"] = "the attack recovers no labels"
+        self._summarise(card, [np.array([value]) for value in own])
+        if shuffled:
+            self._cells[f"shuffled_{card.column}"] = float(np.mean(shuffled))
+
+    def sizes(self, images: Tensor) -> None:
+        """Fill what `n x C x H x W` images were resized to."""
+        self._cells["ssim_upsampled_to"] = ssim_size(images)
+        self._cells["lpips_upsampled_to"] = lpips_size(images)
+
+    def gallery(self, gallery: Gallery | Unavailable) -> None:
+        """Fill the size, chance level and distance of identification."""
+        if isinstance(gallery, Unavailable):
+            self._reasons["identification_*"] = gallery.reason
+            return
+        self._cells["identification_gallery"] = len(gallery.image_ids)
+        self._cells["identification_chance"] = 1 / len(gallery.image_ids)
+        self._cells["identification_distance"] = IDENTIFICATION_DISTANCE
+
+    def _summarise(self, card: MetricCard[Any], targets: Sequence[Values]) -> None:
+        summary = summarise(targets, self._streams.numpy("bootstrap"))
+        if summary is None:
+            if any(len(values) for values in targets):
+                self._reasons[f"{card.column}*"] = f"{card.column} is undefined for every image"
+            return
+        self._cells |= {f"{card.column}{suffix}": value for suffix, value in _spread(summary).items()}
+        if summary.interval is None:
+            why = "an interval needs at least two targets with a value"
+            self._reasons.setdefault(f"{card.column}_ci_*", why)
+
+
+def _spread(summary: Summary) -> dict[str, float | None]:
+    interval = summary.interval
+    return {
+        "": summary.mean,
+        "_ci_low": None if interval is None else interval.low,
+        "_ci_high": None if interval is None else interval.high,
+        "_median": summary.median,
+        "_p95": summary.p95,
+        "_max": summary.max,
+    }
+
+
+def _pair_cards() -> list[MetricCard[Any]]:
+    return [card for card in METRICS if card.kind == "pair"]
+
+
+def _values(targets: Sequence[Comparison], card: MetricCard[Any]) -> list[Values]:
+    return [target.values[card.name] for target in targets if card.name in target.values]
+
+
+def _mean(targets: Sequence[Comparison], card: MetricCard[Any]) -> float | None:
+    values = [column[~np.isnan(column)] for column in _values(targets, card)]
+    pooled = np.concatenate(values) if values else np.array([])
+    return float(pooled.mean()) if len(pooled) else None

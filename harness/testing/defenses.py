@@ -1,0 +1,226 @@
+"""The conformance kit for defenses."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import pickle
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from defenses.base import ClientDefense, Defense, ServerDefense
+from fl.cards import DefenseCard
+from fl.seeds import Streams
+from fl.specs import Config
+from fl.types import Tensors, Update
+from harness.testing.cards import check_card, check_config, check_planning_is_light
+from harness.testing.problems import SmallProblem
+
+CLIENT_HOOKS = ("sampler", "inspect", "perturb_batch", "loss", "gradients", "protect")
+SERVER_HOOKS = ("per_update", "release")
+MODEL_HOOKS = ("wrapper", "wrap_model")
+PICKLE_BYTES = 64 * 1024
+UPDATES: tuple[Literal["gradient", "delta"], ...] = ("gradient", "delta")
+
+
+class DefenseConformance:
+    """What every defense must do; subclass it, give it a card, and let pytest collect it.
+
+    Attributes:
+        card: The defense's card.
+        config: A configuration at which it acts; the card's default where None.
+        random: Whether it draws random numbers.
+        mirror_is_exact: Whether the mirror, at parameters estimated from one protected update, does to clean
+            gradients what `protect` did.
+    """
+
+    card: ClassVar[DefenseCard[Any]]
+    config: ClassVar[Config | None] = None
+    random: ClassVar[bool] = False
+    mirror_is_exact: ClassVar[bool] = True
+
+    def test_card_is_complete(self) -> None:
+        """The card describes a defense."""
+        check_card(self.card, Defense)
+
+    def test_config_survives_json_and_pickle(self) -> None:
+        """The configuration is plain data, and the defense pickles small."""
+        check_config(self.card, self._config)
+        pickled = pickle.dumps(self._defense())
+        assert len(pickled) <= PICKLE_BYTES, f"expected a small pickle, got {len(pickled)} bytes"
+        assert pickle.loads(pickled) == self._defense(), "expected the same defense back from its pickle"
+
+    def test_planning_is_light(self) -> None:
+        """Cards are read without torch."""
+        check_planning_is_light(self.card)
+
+    def test_noise_budget_is_usable(self) -> None:
+        """Its field exists, takes every value of the grid, and the grid runs from weak to strong."""
+        budget = self.card.noise_budget(self._config)
+        assert budget.grid, "expected a default grid, got none"
+        rising = all(a < b for a, b in itertools.pairwise(budget.grid))
+        falling = all(a > b for a, b in itertools.pairwise(budget.grid))
+        ordered = rising if budget.stronger == "higher" else falling
+        assert ordered, f"expected a grid from weak to strong, got {budget.grid}"
+        for value in budget.grid if budget.field else ():
+            self._at(value)
+
+    def test_off_is_none(self) -> None:
+        """At `off` the update is that of no defense, bit for bit."""
+        off = self.card.noise_budget(self._config).off
+        if off is None:
+            return
+        for kind in UPDATES:
+            config = self._at(off)
+            protected = SmallProblem(kind=kind, defense=self._defense(config)).update
+            _check_equal(protected.tensors, SmallProblem(kind=kind).update.tensors, "off")
+
+    def test_update_keeps_its_form(self) -> None:
+        """Names, shapes, types, kind and count are those of an update, and its entries are finite."""
+        for kind, n in itertools.product(UPDATES, (1, 2)):
+            problem = SmallProblem(kind=kind, n=n, defense=self._defense())
+            update = problem.update
+            expected = {name: problem.sent.tensors[name] for name in problem.sent.trainable}
+            assert list(update.tensors) == list(expected), f"expected tensors {list(expected)}, got others"
+            assert update.kind == kind, f"expected a {kind}, got a {update.kind}"
+            for name, tensor in update.tensors.items():
+                assert tensor.shape == expected[name].shape, f"expected another shape of {name!r}"
+                assert tensor.dtype == expected[name].dtype, f"expected another type of {name!r}"
+                assert bool(tensor.isfinite().all()), f"expected finite entries in {name!r}"
+
+    def test_protect_is_pure(self) -> None:
+        """It changes neither its input nor torch's global generator."""
+        clean = _clean()
+        before = {name: tensor.clone() for name, tensor in clean.tensors.items()}
+        generator = torch.get_rng_state()
+        self._protect(clean)
+        _check_equal(clean.tensors, before, "protect's input")
+        assert torch.equal(generator, torch.get_rng_state()), "expected draws from the step's stream only"
+
+    def test_stream_decides(self) -> None:
+        """The same stream gives the same bits; another stream others, where it is random."""
+        clean = _clean()
+        _check_equal(self._protect(clean).tensors, self._protect(clean).tensors, "the same stream")
+        first, second = SmallProblem(defense=self._defense()), SmallProblem(defense=self._defense())
+        _check_equal(first.update.tensors, second.update.tensors, "the same client")
+        updates = [self._update(seed) for seed in (1, 2)]
+        same = all(torch.equal(updates[0].tensors[name], updates[1].tensors[name]) for name in clean.tensors)
+        assert same != self.random, f"random is {self.random}, but two streams say {not same}"
+
+    def test_hooks_are_those_declared(self) -> None:
+        """The card names exactly the hooks that are overridden; sharing of clean updates relies on it."""
+        defense, problem = self._defense(), SmallProblem()
+        client, server = defense.for_client(problem.client_context), defense.for_server()
+        overridden = {hook for hook in CLIENT_HOOKS if _overrides(client, ClientDefense, hook)}
+        overridden |= {hook for hook in SERVER_HOOKS if _overrides(server, ServerDefense, hook)}
+        overridden |= {hook for hook in MODEL_HOOKS if _overrides(defense, Defense, hook)}
+        if "visible" in vars(server) or _overrides(server, ServerDefense, "visible"):
+            overridden.add("visible")
+        declared = set(self.card.hooks)
+        assert declared == overridden, f"expected hooks {sorted(overridden)}, got {sorted(declared)}"
+
+    def test_state_survives(self) -> None:
+        """A client's state is tensors, and comes back from them."""
+        problem = SmallProblem(defense=self._defense())
+        clients = [self._defense().for_client(problem.client_context) for _ in range(2)]
+        problem.simulator(clients[0])(
+            problem.images, problem.labels, problem.sent, Streams(0).torch("step", step=0)
+        )
+        clients[1].load_state_dict(clients[0].state_dict())
+        _check_equal(clients[1].state_dict(), clients[0].state_dict(), "the state")
+
+    def test_mirror_is_there_as_declared(self) -> None:
+        """With a mirror, `estimate` works on an observation; without one, it says so."""
+        problem = SmallProblem(defense=self._defense())
+        if self.card.mirrored:
+            self._defense().estimate(problem.observation)
+            return
+        try:
+            self._defense().estimate(problem.observation)
+        except NotImplementedError:
+            return
+        raise AssertionError("expected NotImplementedError without a mirror (card.mirrored is False)")
+
+    def test_mirror_does_what_protect_does(self) -> None:
+        """Where declared exact, the mirror at estimated parameters reproduces the protected update."""
+        if not (self.card.mirrored and self.mirror_is_exact):
+            return
+        for kind in UPDATES:
+            problem = SmallProblem(kind=kind, defense=self._defense())
+            clean = SmallProblem(kind=kind).update.tensors
+            mirrored = self._defense().mirror(self._defense().estimate(problem.observation), clean)
+            for name, tensor in problem.update.tensors.items():
+                torch.testing.assert_close(mirrored[name], tensor, msg=f"the mirror differs in {name!r}")
+
+    def test_mirror_is_differentiable_and_vectorizes(self) -> None:
+        """The mirror has finite derivatives, leaves its input alone, and works with lanes stacked."""
+        if not self.card.mirrored:
+            return
+        defense = self._defense()
+        clean = dict(_clean().tensors)
+        lanes = [clean, {name: 2 * tensor for name, tensor in clean.items()}]
+        params = [defense.estimate(SmallProblem(seed=seed, defense=defense).observation) for seed in (0, 1)]
+        stacked = {name: torch.stack([lane[name] for lane in lanes]) for name in clean}
+        together = torch.vmap(defense.mirror)(tree_map(lambda *leaves: torch.stack(leaves), *params), stacked)
+        for index, (lane, its) in enumerate(zip(lanes, params, strict=True)):
+            leaves = {name: tensor.clone().requires_grad_() for name, tensor in lane.items()}
+            alone = defense.mirror(its, leaves)
+            _check_equal(leaves, lane, "the mirror's input")
+            for name, tensor in alone.items():
+                torch.testing.assert_close(together[name][index], tensor.detach())
+            energy = torch.stack([tensor.square().sum() for tensor in alone.values()]).sum()
+            for derivative in torch.autograd.grad(energy, list(leaves.values())):
+                assert bool(derivative.isfinite().all()), "expected finite derivatives of the mirror"
+
+    @property
+    def _config(self) -> Config:
+        config: Config = self.card.config() if self.config is None else self.config
+        return config
+
+    def _defense(self, config: Config | None = None) -> Defense[Any]:
+        module, _, attribute = self.card.implementation.partition(":")
+        defense: Defense[Any] = getattr(importlib.import_module(module), attribute)(config or self._config)
+        return defense
+
+    def _at(self, value: float) -> Config:
+        """Return the configuration at a noise budget."""
+        field = self.card.noise_budget(self._config).field
+        if not field:
+            return self._config
+        resolved = self._config.resolved()
+        *path, last = field.split(".")
+        section: Any = resolved
+        for key in path:
+            section = section[int(key) if key.lstrip("-").isdigit() else key]
+        assert last in section, f"expected the noise budget's field {field!r} in the configuration"
+        section[last] = value
+        config: Config = self.card.config.model_validate(resolved)
+        return config
+
+    def _protect(self, clean: Update) -> Update:
+        problem = SmallProblem(defense=self._defense())
+        client = self._defense().for_client(problem.client_context)
+        return client.protect(clean, problem.step(Streams(0).torch("protect")))
+
+    def _update(self, stream: int) -> Update:
+        problem = SmallProblem(defense=self._defense())
+        client = self._defense().for_client(problem.client_context)
+        generator = Streams(stream).torch("step")
+        return problem.simulator(client)(problem.images, problem.labels, problem.sent, generator)
+
+
+def _clean() -> Update:
+    return SmallProblem().update
+
+
+def _overrides(instance: object, base: type[Any], hook: str) -> bool:
+    return getattr(type(instance), hook) is not getattr(base, hook)
+
+
+def _check_equal(got: Tensors, expected: Tensors, what: str) -> None:
+    assert set(got) == set(expected), f"expected tensors {sorted(expected)} for {what}, got {sorted(got)}"
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), f"expected equal bits in {name!r} for {what}, got others"

@@ -1,0 +1,289 @@
+"""Small real problems for the conformance kits: one client's round on a sigmoid LeNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attacks.base import AttackTask, Simulate, Snapshot
+from defenses.base import ClientContext, ClientDefense, Defense, Step
+from fl.cards import DataInfo
+from fl.client import simulate
+from fl.models import MODELS, architecture, initial_state, materialise
+from fl.seeds import Streams
+from fl.trainers import UnrolledTrainer
+from fl.specs import Config, ObservationKind, Plugin, Task
+from fl.types import (
+    Artifact,
+    ImageSpec,
+    Knowledge,
+    LocalTraining,
+    ModelState,
+    Observation,
+    RoundView,
+    Update,
+    Wrapper,
+)
+
+SIZE = 16
+PUBLIC_IMAGES = 32
+MULTICLASS = Task("multiclass", 10)
+
+
+@dataclass(frozen=True)
+class SmallPublicData:
+    """The attacker's own images (`fl.types.PublicData`)."""
+
+    images: Tensor
+    labels: Tensor
+
+    @property
+    def mean_image(self) -> Tensor:
+        """`C x H x W`, the mean of `images`."""
+        return self.images.mean(0)
+
+
+@dataclass(frozen=True)
+class SmallProblem:
+    """A client with n images of 16 px, a sigmoid LeNet, one round, and what an adversary sees of it.
+
+    Attributes:
+        channels: C.
+        n: Images of the client.
+        task: What the model is trained for.
+        kind: Kind of update.
+        steps: Local steps, where the update is a delta; each is on all images.
+        lr: Local learning rate, likewise.
+        seed: Of weights, images and labels.
+        defense: What the client applies, or None.
+        know_labels: Whether the adversary is granted the labels.
+        observes: What the adversary sees; an aggregate is the same update, said to be of two clients.
+        model: Configuration of `lenet`.
+    """
+
+    channels: int = 1
+    n: int = 1
+    task: Task = MULTICLASS
+    kind: Literal["gradient", "delta"] = "gradient"
+    steps: int = 1
+    lr: float = 0.05
+    seed: int = 0
+    defense: Defense[Any] | None = None
+    know_labels: bool = False
+    observes: ObservationKind = "update"
+    model: Mapping[str, Any] = field(default_factory=lambda: {"convs": 3})
+
+    @property
+    def image(self) -> ImageSpec:
+        """Shape and normalisation of the images."""
+        return ImageSpec(self.channels, SIZE, (0.5,) * self.channels, (0.25,) * self.channels)
+
+    @property
+    def local(self) -> LocalTraining:
+        """The client's hyper-parameters."""
+        if self.kind == "gradient":
+            return LocalTraining(lr=1.0, steps=1, batch_size=self.n, epochs=1)
+        return LocalTraining(lr=self.lr, steps=self.steps, batch_size=self.n, epochs=self.steps)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The private images, `n x C x 16 x 16` in [0, 1]."""
+        return blobs(self.n, self.image, Streams(self.seed).torch("private"))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The private labels: `n` int64, or `n x outputs` of 0 and 1."""
+        stream = Streams(self.seed).torch("private_labels")
+        if self.task.kind == "multiclass":
+            return torch.randint(self.task.classes, (self.n,), generator=stream)
+        return torch.randint(2, (self.n, self.task.outputs), generator=stream).float()
+
+    @cached_property
+    def sent(self) -> ModelState:
+        """The model sent: a LeNet with weights from U(-0.5, 0.5)."""
+        card = MODELS.get("lenet")
+        info = DataInfo(
+            task=self.task,
+            channels=self.channels,
+            size=SIZE,
+            images={},
+            public=True,
+            fingerprint="small",
+            mean=self.image.mean,
+            std=self.image.std,
+        )
+        config = card.config.model_validate(dict(self.model))
+        wrapper = None if self.defense is None else self.defense.wrapper()
+        return initial_state(
+            architecture(
+                Plugin(card.name, card.version, config), info, () if wrapper is None else (wrapper,)
+            ),
+            streams=Streams(self.seed),
+            freeze="none",
+            batch_norm="eval",
+            wrap=partial(_wrap, self.defense),
+        )
+
+    @cached_property
+    def update(self) -> Update:
+        """What the client sends."""
+        client = None if self.defense is None else self.defense.for_client(self.client_context)
+        stream = Streams(self.seed).torch("step", step=0)
+        return self.simulator(client)(self.images, self.labels, self.sent, stream)
+
+    @cached_property
+    def observation(self) -> Observation:
+        """What the adversary sees."""
+        clients = {"update": (0,), "aggregate": (0, 1), "global_model": ()}[self.observes]
+        seen = None if self.observes == "global_model" else self.update
+        return Observation(
+            kind=self.observes,
+            clients=clients,
+            history=(RoundView(0, self.sent, seen),),
+            task=self.task,
+            image=self.image,
+            knowledge=Knowledge(
+                labels=self.labels if self.know_labels else None, local_training=self.local, batch_norm=None
+            ),
+        )
+
+    @property
+    def client_context(self) -> ClientContext:
+        """What the client's defense is told."""
+        ids = tuple(str(i) for i in range(self.n))
+        return ClientContext(
+            client=0,
+            n_images=self.n,
+            image_ids=ids,
+            rounds=1,
+            participation=1.0,
+            batch_size=self.n,
+            local_steps=self.local.steps,
+            lr=self.local.lr,
+            kind=self.kind,
+            artifacts={},
+            streams=Streams(self.seed).at(client=0),
+            read_images=self._read_images,
+        )
+
+    def simulator(self, client: ClientDefense | None) -> Simulate:
+        """Return what computes a client's update under a defense; it holds nothing private."""
+        return partial(
+            simulate,
+            task=self.task,
+            image=self.image,
+            local=self.local,
+            kind=self.kind,
+            build=partial(materialise, wrap=partial(_wrap, self.defense)),
+            defense=client,
+        )
+
+    def attack_task(
+        self,
+        config: Config,
+        *,
+        task_id: str = "small",
+        seed: int | None = None,
+        adaptive: bool = False,
+        artifacts: Mapping[str, Artifact] | None = None,
+        max_evaluations: int | None = None,
+    ) -> AttackTask[Any]:
+        """Return the task of attacking this client.
+
+        Args:
+            config: The attack's configuration.
+            task_id: Its name.
+            seed: Of the attack's own draws; the problem's where None.
+            adaptive: Whether the attacker knows the defense.
+            artifacts: What the attack's stages made.
+            max_evaluations: Gradient evaluations it may spend.
+        """
+        known = self.defense if adaptive else None
+        context = replace(self.client_context, read_images=_refuse)
+        public = blobs(PUBLIC_IMAGES, self.image, Streams(self.seed).torch("public"))
+        return AttackTask(
+            task_id=task_id,
+            observation=self.observation,
+            config=config,
+            streams=Streams(self.seed if seed is None else seed).at(target=0),
+            public=SmallPublicData(public, torch.arange(PUBLIC_IMAGES) % self.task.classes),
+            simulate=self.simulator(None if known is None else known.for_client(context)),
+            defense=known,
+            artifacts=artifacts or {},
+            target_label=0 if self.observes == "global_model" else None,
+            max_evaluations=max_evaluations,
+        )
+
+    def step(self, stream: torch.Generator) -> Step:
+        """Return a client's only step, for calling its hooks one by one."""
+        trainer = UnrolledTrainer(
+            materialise(self.sent, wrap=partial(_wrap, self.defense)),
+            self.sent,
+            task=self.task,
+            image=self.image,
+            lr=self.local.lr,
+            device=torch.device("cpu"),
+            differentiable=False,
+        )
+        return Step(0, 0, stream, self.sent, trainer)
+
+    def env(self, *, stop_after: int | None = None) -> SmallEnv:
+        """Return where an attack on this client runs."""
+        return SmallEnv(self.defense, stop_after)
+
+    def _read_images(self, wanted: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        positions = [int(image_id) for image_id in wanted]
+        return self.images[positions], self.labels[positions]
+
+
+class SmallEnv:
+    """Where an attack runs (`attacks.base.AttackEnv`): the CPU, keeping every snapshot.
+
+    Attributes:
+        snapshots: What was recorded, by task.
+    """
+
+    def __init__(self, defense: Defense[Any] | None = None, stop_after: int | None = None) -> None:
+        self.snapshots: dict[str, list[Snapshot]] = {}
+        self._defense = defense
+        self._patience = stop_after
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    def build(self, state: ModelState) -> nn.Module:
+        """Return the module with the state's weights."""
+        return materialise(state, wrap=partial(_wrap, self._defense))
+
+    def record(self, task_id: str, snapshot: Snapshot) -> None:
+        """Keep a snapshot."""
+        self.snapshots.setdefault(task_id, []).append(snapshot)
+
+    def stopping(self, task_id: str) -> bool:
+        """Say yes after `stop_after` calls."""
+        if self._patience is None:
+            return False
+        self._patience -= 1
+        return self._patience < 0
+
+
+def blobs(n: int, image: ImageSpec, stream: torch.Generator) -> Tensor:
+    """Draw n smooth images in [0, 1], `n x C x H x W`: 4 x 4 noise, enlarged."""
+    coarse = torch.rand(n, image.channels, 4, 4, generator=stream)
+    return F.interpolate(coarse, size=(image.size, image.size), mode="bilinear", align_corners=True)
+
+
+def _wrap(defense: Defense[Any] | None, wrapper: Wrapper, model: nn.Module) -> nn.Module:
+    return model if defense is None else defense.wrap_model(model)
+
+
+def _refuse(image_ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    raise PermissionError("an attacker cannot read a client's images")
