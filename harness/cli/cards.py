@@ -24,7 +24,12 @@ from fl.errors import BenchError
 from fl.specs import Config, Task
 
 EXAMPLE_DATA = DataInfo(
-    task=Task("multiclass", 10), channels=3, size=32, images=dict.fromkeys(PARTS, 1), public=True, fingerprint=""
+    task=Task("multiclass", 10),
+    channels=3,
+    size=32,
+    images=dict.fromkeys(PARTS, 1),
+    public=True,
+    fingerprint="",
 )
 """What a model's traits are shown for: ten classes of 32 x 32 RGB images."""
 
@@ -93,7 +98,9 @@ def _type(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         return " | ".join(map(str, field["enum"]))
     if "const" in field:
         return str(field["const"])
-    kind = {"object": "mapping", "array": "list", "null": "none"}.get(field.get("type", ""), field.get("type"))
+    kind = {"object": "mapping", "array": "list", "null": "none"}.get(
+        field.get("type", ""), field.get("type")
+    )
     if kind == "list" and "items" in field:
         kind = f"list of {_type(field['items'], definitions)}"
     bounds = [f"{sign} {field[key]:g}" for key, sign in _BOUNDS if key in field]
@@ -139,7 +146,10 @@ def _data_facts(card: DataCard[Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "licence": card.licence,
         "parts": card.parts,
-        "assets": {name: "in the cache" if cached(name) else f"get it: {ASSETS[name].command}" for name in card.assets},
+        "assets": {
+            name: "in the cache" if cached(name) else f"get it: {ASSETS[name].command}"
+            for name in card.assets
+        },
     }
     config = default_config(card)
     if config is None:

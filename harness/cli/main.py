@@ -35,7 +35,9 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="leakbench", prog_name="bench")
 def bench() -> None:
     """Measure how much of their private images federated-learning clients leak, and what stopping it costs.

@@ -36,6 +36,7 @@ def emit_json(value: Any) -> None:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[str] = ()) -> Table:
     """Return a plain table; columns in `numbers` are right-aligned, None is shown as a dash."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -43,7 +44,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: 
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*("-" if cell is None else str(cell) for cell in row))
+        made.add_row(*("-" if cell is None else escape(str(cell)) for cell in row))
     return made
 
 

@@ -35,7 +35,7 @@ def command(what: str, name: str | None, as_json: bool) -> None:
     """
     kind = kind_called(what)
     if kind is not None and name is not None:
-        _show_card(kind.load().get(name), as_json=as_json)
+        print_card(kind.load().get(name), as_json=as_json)
     elif kind is not None:
         raise UsageError(f"expected a name after {what!r}; `bench ls {kind.plural}` lists them")
     elif "://" in what or Path(what).exists() or "/" in what:
@@ -43,7 +43,7 @@ def command(what: str, name: str | None, as_json: bool) -> None:
 
         results.show(what, trial=name, as_json=as_json)
     elif name is None and (found := kind_of(what)) is not None:
-        _show_card(found.load().get(what), as_json=as_json)
+        print_card(found.load().get(what), as_json=as_json)
     elif name is None:
         raise unknown_anywhere(what)
     else:
@@ -51,23 +51,31 @@ def command(what: str, name: str | None, as_json: bool) -> None:
         raise UsageError(f"expected {kinds} or the folder of an experiment, got {what!r}")
 
 
-def _show_card(card: Any, *, as_json: bool) -> None:
+def print_card(card: Any, *, as_json: bool) -> None:
+    """Write everything a card says, for people or as JSON."""
     facts = card_facts(card)
     if as_json:
         emit_json(facts)
         return
+    from rich.markup import escape
+
     out = console()
-    out.print(f"[bold]{facts.pop('name')}[/bold]  {facts.pop('summary')}")
+    out.print(f"[bold]{facts.pop('name')}[/bold]  {escape(facts.pop('summary'))}")
     listed = facts.pop("options")
     for key, value in facts.items():
         if value not in (None, {}, []):
-            out.print(f"  [dim]{key.replace('_', ' ')}:[/dim] {_words(value)}", markup=True)
+            out.print(f"  [dim]{key.replace('_', ' ')}:[/dim] {escape(_words(value))}")
     if not listed:
         out.print("\nIt has no options.")
         return
     out.print("\n[bold]options[/bold]")
     rows = [
-        (each["name"], each["type"], "required" if each["required"] else _words(each["default"]), each["description"])
+        (
+            each["name"],
+            each["type"],
+            "required" if each["required"] else _words(each["default"]),
+            each["description"],
+        )
         for each in listed
     ]
     out.print(table(("name", "type", "default", "meaning"), rows))

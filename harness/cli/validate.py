@@ -14,7 +14,8 @@ from harness.cli.output import emit_json, json_option
 def command(files: tuple[str, ...], as_json: bool) -> int:
     """Check matrices without running them; neither torch nor data is loaded.
 
-    Every mistake is one line of `file:line: key: what is wrong and what would be right`; exit code 2 if there is any.
+    Every mistake is one line: `file:line: key: what is wrong and what would be right`. Exit code 2 if there
+    is any.
 
     \b
     Examples:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fl.specs import Config, FederationSpec, ObserveSpec, ThreatModel
 from harness.config.build import REPLACED
 from harness.config.merge import merge, nested, written_out
-from harness.config.problems import Problems, did_you_mean, shown, unknown_key
+from harness.config.problems import Problems, shown, unknown_key
 from harness.config.sections import SECTIONS
 from harness.config.sweeps import is_sweep, sweep_values
 from harness.config.yaml_loader import Mark, Node
@@ -16,6 +17,13 @@ from harness.config.yaml_loader import Mark, Node
 OBSERVATION = "observation"
 CELL_KEYS = (*(section for section in SECTIONS if section != "recorded"), "noise_budget", OBSERVATION)
 """What a cell, `defaults` and axes may name; all but the noise budget take dotted paths."""
+
+PLAIN: Mapping[str, type[Config]] = {
+    "federation": FederationSpec,
+    "observe": ObserveSpec,
+    "threat_model": ThreatModel,
+}
+"""Sections without plug-ins, whose keys people name without the section."""
 
 
 class Setting(NamedTuple):
@@ -198,5 +206,7 @@ def _unknown(key: str, head: str) -> str:
         return "unknown key 'dataset'. Did you mean 'data'?"
     if key != head and head in CELL_KEYS:
         return f"expected a dotted path such as federation.batch_size, got {key!r}"
-    hint = did_you_mean(key, CELL_KEYS)
-    return unknown_key(key, CELL_KEYS) if hint or key == head else unknown_key(head, CELL_KEYS)
+    for section, model in PLAIN.items():
+        if head in model.model_fields:
+            return f"unknown key {key!r}. Did you mean '{section}.{key}'?"
+    return unknown_key(head, CELL_KEYS)

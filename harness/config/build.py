@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel
+from typing import Any
 
 from fl.errors import BenchError
-from fl.specs import JSON, FederationSpec, ObserveSpec, Recorded, ThreatModel
+from fl.registry import Registry
+from fl.specs import JSON, Config, FederationSpec, ObserveSpec, Recorded, ThreatModel
 from harness.config.defense import named, resolve_defense, resolve_plugin
 from harness.config.plugins import Plugins
 from harness.config.problems import Problems, did_you_mean, shown
@@ -20,7 +19,6 @@ from harness.config.sweeps import alternatives, is_number
 from harness.config.validate import validate
 from harness.config.yaml_loader import Node, node_of
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
 DEFAULTS: Mapping[str, JSON] = {
     "attacker": "static",
     "defense": {"name": "none"},
@@ -67,14 +65,19 @@ class Builder:
         if node is None or (node.value is None and section == "public"):
             return self._unsaid(section, at, pool, recorded=recorded)
         build: Callable[[Node], list[Any]] = getattr(self, f"_{section}")
-        found: dict[int, None] = {}
+        found: list[int] = []
         for choice in alternatives(node, self.problems):
             for value in build(choice):
                 try:
-                    found.update({pool.add(value, choice.mark): None} if value is not None else {})
+                    index = pool.add(value, choice.mark)
                 except BenchError as error:  # the identity of some data is that of the files
                     self.problems.add(choice.mark, str(error))
-        return list(found)
+                    continue
+                if index in found:
+                    self.problems.add(choice.mark, "expected every value once, got a sweep that repeats one")
+                else:
+                    found.append(index)
+        return found
 
     def _unsaid(self, section: str, at: Node, pool: Pool[Any], *, recorded: bool) -> list[int]:
         if section in ("public", "recorded") or (recorded and section in REPLACED):
@@ -89,16 +92,24 @@ class Builder:
             self.problems.add(at.mark, message)
         return []
 
+    def _plugin(self, registry: Registry[Any], node: Node) -> list[Any]:
+        plugin = resolve_plugin(registry, node, self.problems)
+        return [] if plugin is None else [plugin]
+
+    def _validated(self, model: type[Config], node: Node) -> list[Any]:
+        section = validate(model, node, self.problems)
+        return [] if section is None else [section]
+
     def _data(self, node: Node) -> list[Any]:
-        return [resolve_plugin(self.plugins.datasets, node, self.problems)]
+        return self._plugin(self.plugins.datasets, node)
 
     _public = _data
 
     def _model(self, node: Node) -> list[Any]:
-        return [resolve_plugin(self.plugins.models, node, self.problems)]
+        return self._plugin(self.plugins.models, node)
 
     def _attack(self, node: Node) -> list[Any]:
-        return [resolve_plugin(self.plugins.attacks, node, self.problems)]
+        return self._plugin(self.plugins.attacks, node)
 
     def _defense(self, node: Node) -> list[Any]:
         found = resolve_defense(self.plugins.defenses, node, self.budgets, self.problems)
@@ -106,10 +117,10 @@ class Builder:
         return list(found)
 
     def _federation(self, node: Node) -> list[Any]:
-        return [validate(FederationSpec, node, self.problems)]
+        return self._validated(FederationSpec, node)
 
     def _observe(self, node: Node) -> list[Any]:
-        return [validate(ObserveSpec, node, self.problems)]
+        return self._validated(ObserveSpec, node)
 
     def _threat_model(self, node: Node) -> list[Any]:
         manipulation = node.entries.get("manipulation")
@@ -119,13 +130,13 @@ class Builder:
                 return []
             entries = {**node.entries, "manipulation": node_of(named(plugin), manipulation.mark)}
             node = Node(entries, node.mark, node.keys)
-        return [validate(ThreatModel, node, self.problems)]
+        return self._validated(ThreatModel, node)
 
     def _attacker(self, node: Node) -> list[Any]:
         if node.value in ("static", "adaptive"):
             return [node.value]
         hint = did_you_mean(str(node.value), ("static", "adaptive"))
-        self.problems.add(node.mark, f"expected static or adaptive, got {shown(node.plain())}.{hint}")
+        self.problems.add(node.mark, f"expected static or adaptive, got {shown(node.plain())}{hint}")
         return []
 
     def _targets(self, node: Node) -> list[Any]:

@@ -25,11 +25,11 @@ AUTO = "auto"
 def resolve_plugin(registry: Registry[Any], node: Node, problems: Problems) -> Plugin | None:
     """Return the plug-in that a mapping with `name` describes, or None with problems added."""
     if "name" not in node.entries:
-        problems.add(node.mark, f"expected a {registry.kind} by name, got {shown(node.plain())}")
+        problems.add(node.mark, f"expected the name of {_a(registry.kind)}, got {shown(node.plain())}")
         return None
     name = node.entries["name"]
     if not isinstance(name.value, str):
-        problems.add(name.mark, f"expected the name of a {registry.kind}, got {shown(name.plain())}")
+        problems.add(name.mark, f"expected the name of {_a(registry.kind)}, got {shown(name.plain())}")
         return None
     if name.value not in registry:
         problems.add(name.mark, registry.unknown(name.value))
@@ -66,6 +66,10 @@ def resolve_defense(
     if BUDGET not in node.entries:
         return _as_given(base, budget, node, problems)
     return _filled(registry, node, budget, problems)
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _with_axis(node: Node, budgets: Mapping[str, Node]) -> Node:

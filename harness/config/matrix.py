@@ -13,7 +13,7 @@ from harness.config.documents import merged, read_documents
 from harness.config.plugins import Plugins, installed
 from harness.config.problems import Problems, shown, unknown_key
 from harness.config.product import Product, product
-from harness.config.rules import Pattern, Rule, Rules, check_key
+from harness.config.rules import RULE_KEYS, Pattern, Rule, Rules, unknown_path
 from harness.config.sections import Cell, Pools
 from harness.config.settings import Settings, read_settings
 from harness.config.yaml_loader import Mark, Node
@@ -103,9 +103,10 @@ def load_matrix(path: str | Path, *, plugins: Plugins | None = None) -> Matrix:
     cells = _product(builder, defaults, axes_node)
     _check_budgets(builder, axes_node)
     included = _include(builder, defaults, document)
+    read = _read_rules(document, problems)
     problems.raise_if_any()
-    rules = _exclude(document, builder, settings.seeds, cells)
-    problems.raise_if_any()
+    rules = Rules(tuple(read), builder.pools, settings.seeds)
+    _check_rules(document, rules, cells, problems)
     include = _distinct(included, cells, rules, axes_node.mark, problems)
     _check_any_left(cells, rules, include, axes_node.mark, problems)
     problems.raise_if_any()
@@ -203,24 +204,30 @@ def _items(document: Node, key: str, problems: Problems) -> tuple[Node, ...]:
     return node.items if node is not None else ()
 
 
-def _exclude(document: Node, builder: Builder, seeds: tuple[int, ...], cells: Product) -> Rules:
-    problems, pools = builder.problems, builder.pools
-    items = _items(document, "exclude", problems)
+def _read_rules(document: Node, problems: Problems) -> list[Rule]:
+    """Return the rules under `exclude`, of which only the sections they name have been checked."""
     rules = []
-    for item in items:
+    for item in _items(document, "exclude", problems):
         patterns = tuple(Pattern(key, child.plain()) for key, child in item.entries.items())
         if not patterns:
             problems.add(item.mark, f"expected keys and values of cells, got {shown(item.plain())}")
         for pattern in patterns:
-            message = check_key(pattern, pools)
+            if pattern.key.split(".")[0] not in RULE_KEYS:
+                problems.add(item.keys[pattern.key], unknown_key(pattern.key, RULE_KEYS))
+        rules.append(Rule(patterns))
+    return rules
+
+
+def _check_rules(document: Node, rules: Rules, cells: Product, problems: Problems) -> None:
+    items = _items(document, "exclude", problems)
+    for item, rule in zip(items, rules.rules, strict=True):
+        for pattern in rule.patterns:
+            message = unknown_path(pattern, rules.pools)
             if message is not None:
                 problems.add(item.keys[pattern.key], message)
-        rules.append(Rule(patterns))
-    found = Rules(tuple(rules), pools, seeds)
     if not len(problems):
-        for index in found.unmatched(cells):
+        for index in rules.unmatched(cells):
             problems.add(items[index].mark, "expected to leave out at least one cell, matches none")
-    return found
 
 
 def _distinct(

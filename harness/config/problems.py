@@ -40,16 +40,16 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence with the nearest known names, with a leading space, or ""."""
+    """Return `. Did you mean ...?` with the nearest known names, or "" if none is near."""
     near = difflib.get_close_matches(name, list(known), n=2)
-    return f" Did you mean {one_of(repr(n) for n in near)}?" if near else ""
+    return f". Did you mean {one_of(repr(n) for n in near)}?" if near else ""
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:
     """Return the message for a key that does not exist where it stands."""
     allowed = sorted(known)
     listing = f"Allowed: {', '.join(allowed)}." if allowed else "Nothing can be set here."
-    return f"unknown key {name!r}.{did_you_mean(name, allowed)} {listing}"
+    return f"unknown key {name!r}{did_you_mean(name, allowed) or '.'} {listing}"
 
 
 def shown(value: object) -> str:

@@ -111,11 +111,9 @@ class Rules:
         return [index for index in range(len(self.rules)) if not possible >> index & 1]
 
 
-def check_key(pattern: Pattern, pools: Pools) -> str | None:
-    """Return what is wrong with a pattern's key, or None."""
+def unknown_path(pattern: Pattern, pools: Pools) -> str | None:
+    """Return what is wrong with a pattern whose section has nothing at its path, or None."""
     section, *path = pattern.path
-    if pattern.key.split(".")[0] not in RULE_KEYS:
-        return unknown_key(pattern.key, RULE_KEYS)
     if not path or section == SEED:
         return None
     seen = views(pools.of(section))

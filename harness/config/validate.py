@@ -88,18 +88,19 @@ def _message(model: type[BaseModel], error: ErrorDetails) -> str:
         return unknown_key(str(loc[-1]), _fields_at(model, loc[:-1]))
     if kind in ("missing", "union_tag_not_found"):
         return f"the key {'name' if kind != 'missing' else loc[-1]!r} is required, and missing"
-    if kind == "union_tag_invalid":
-        return _expected_one_of(str(context["tag"]), str(context["expected_tags"]))
-    if kind == "literal_error" and isinstance(value, str):
-        return _expected_one_of(value, str(context["expected"]))
+    if kind in ("union_tag_invalid", "literal_error") and isinstance(context.get("tag", value), str):
+        expected = context.get("expected_tags", context.get("expected"))
+        return _expected_one_of(context.get("tag", value), str(expected))
     if kind in ("value_error", "assertion_error"):
         return str(context["error"])
+    if length := re.search(r"should have (at (?:least|most) \d+ \w+).*?not (\d+)", error["msg"]):
+        return f"expected {length[1]}, got {length[2]}"
     return f"{_plain_words(error['msg'])}, got {shown(value)}"
 
 
 def _expected_one_of(got: str, expected: str) -> str:
     names = re.findall(r"'([^']*)'", expected)
-    return f"expected {one_of(names)}, got {got!r}.{did_you_mean(got, names)}"
+    return f"expected {one_of(names)}, got {got!r}{did_you_mean(got, names)}"
 
 
 def _plain_words(message: str) -> str:
@@ -111,6 +112,10 @@ def _plain_words(message: str) -> str:
         ("a valid boolean", "true or false"),
         ("a valid integer", "an integer"),
         ("a valid ", "a "),
+        ("greater than or equal to", "a value >="),
+        ("less than or equal to", "a value <="),
+        ("greater than", "a value >"),
+        ("less than", "a value <"),
     ):
         message = message.replace(theirs, ours)
     return message

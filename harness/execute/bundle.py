@@ -59,6 +59,7 @@ def solve_bundle(
         try:
             result = scorer.result(trial, waiting.seen, waiting.answers, snapshots, meter.lap())
             store_result(store, trial.trial_id, result)
+            meter.lap()  # what scoring took is not the next trial's cost
         except Exception as error:
             failures[trial.trial_id] = describe(error)
 

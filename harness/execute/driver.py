@@ -73,12 +73,13 @@ class RunLoop:
     _buffer: list[TrialRows] = field(default_factory=list)
     _committed_at: float = field(default_factory=time.monotonic)
 
-    def run(self, trials: Sequence[Trial], *, skipped: int = 0) -> RunResult:
+    def run(self, trials: Sequence[Trial], *, skipped: int = 0, held_back: int = 0) -> RunResult:
         """Run `trials` to the end or to the user's stop.
 
         Args:
             trials: What has no complete row.
-            skipped: Trials of the plan that are not applicable, for the listener's totals.
+            skipped: Trials of the plan that are not applicable, for the totals.
+            held_back: Trials that `--limit` left for another run; they remain.
         """
         began = time.monotonic()
         self._waiting = {trial.trial_id: trial for trial in trials}
@@ -99,7 +100,17 @@ class RunLoop:
                 killed = True
                 self.executor.cancel_all()
             self._commit()
-        return self._result(time.monotonic() - began, skipped=skipped, stopped=stop.count > 0, killed=killed)
+        result = RunResult(
+            complete=self._counts.complete,
+            failed=self._counts.failed,
+            not_applicable=skipped,
+            remaining=len(self._waiting) + held_back,
+            interrupted=stop.count > 0,
+            killed=killed,
+            wall_s=time.monotonic() - began,
+        )
+        self.listener.finished(result)
+        return result
 
     def _loop(self, schedule: Schedule, stop: StopRequests) -> None:
         told = False
@@ -181,19 +192,6 @@ class RunLoop:
                 items_left=schedule.remaining(),
             )
         )
-
-    def _result(self, wall_s: float, *, skipped: int, stopped: bool, killed: bool) -> RunResult:
-        result = RunResult(
-            complete=self._counts.complete,
-            failed=self._counts.failed,
-            not_applicable=skipped,
-            remaining=len(self._waiting),
-            interrupted=stopped,
-            killed=killed,
-            wall_s=wall_s,
-        )
-        self.listener.finished(result)
-        return result
 
 
 def _named(item: WorkItem) -> str:

@@ -19,6 +19,7 @@ class Progress:
         total: Trials of this run.
         running: The items under way, named for people.
         items_left: Items that have not been submitted.
+        retried: Items that failed and were submitted again.
     """
 
     complete: int
@@ -26,6 +27,7 @@ class Progress:
     total: int
     running: tuple[str, ...]
     items_left: int
+    retried: int = 0
 
     @property
     def done(self) -> int:

@@ -75,10 +75,10 @@ class RowMaker:
         error = {"error": failure.error, "traceback": failure.traceback or None}
         return TrialRows(trial={**row, **error}, reconstructions=[], traces=[], rounds=[])
 
-    def not_applicable(self, trial: Trial, reason: str) -> TrialRows:
-        """Return the row of a trial that makes no sense."""
+    def not_applicable(self, trial: Trial, reason: str, *, name: str) -> TrialRows:
+        """Return the row of a trial that means nothing."""
         row = self._base(trial.trial_id, trial.spec, status="not_applicable", attempts=0)
-        return TrialRows(trial={**row, "error": reason}, reconstructions=[], traces=[], rounds=[])
+        return TrialRows(trial={**row, "name": name, "error": reason}, reconstructions=[], traces=[], rounds=[])
 
     def _base(self, trial_id: str, spec: TrialSpec, *, status: str, attempts: int) -> Row:
         return {

@@ -17,6 +17,7 @@ from fl.specs import digest
 from harness.execute.results import Row, TrialResult
 from harness.metrics import png
 from harness.metrics.features import penultimate_features
+from harness.metrics.identification import draw_gallery
 from harness.metrics.judge import BlindTarget, Judge, ScoreContext, ScoredTarget, TrialScore
 from harness.metrics.pairs import Gallery, Unavailable
 from harness.metrics.perceptual import find_perceptual
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from harness.execute.materials import Materials, Seen
     from harness.execute.work import Trial, Usage
 
-GALLERY = 100
 FORMULATION = "reference"
 """How gradients are matched: one task at a time, by plain autograd."""
 
@@ -103,12 +103,9 @@ class Scorer:
         return ScoreContext(streams, self._materials.judge_public(spec), gallery, features)
 
     def _gallery(self, spec: TrialSpec, seen: Sequence[Seen], streams: Streams) -> Gallery:
-        """Take the trial's own images and fill up from the seed's draw of the private part."""
         part = self._materials.dataset(spec).part("private")
-        own = list(dict.fromkeys(i for s in seen if s.secret for i in s.secret.image_ids))
-        drawn = [part.ids[i] for i in streams.numpy("gallery").permutation(len(part))]
-        members = [*own, *(i for i in drawn if i not in set(own))][: max(GALLERY, len(own))]
-        ids = tuple(sorted(members))
+        own = [image_id for s in seen if s.secret for image_id in s.secret.image_ids]
+        ids = draw_gallery(part.ids, own, streams.numpy("gallery"))
         return Gallery(ids, part.images(part.positions(ids)))
 
     def _is_public(self, spec: TrialSpec) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,23 +19,19 @@ GALLERY_SIZE = 100
 
 
 def draw_gallery(
-    private: Sequence[str], targets: Sequence[str], generator: np.random.Generator
+    private: Sequence[str], targets: Iterable[str], generator: np.random.Generator
 ) -> tuple[str, ...]:
-    """Return the ids of up to `GALLERY_SIZE` private images: those attacked, and others drawn at random.
-
-    If more images than that are attacked, the gallery is drawn from them.
+    """Return the ids of the gallery: all images attacked, filled up to `GALLERY_SIZE` with others.
 
     Args:
         private: Ids of all clients' images.
         targets: Ids of the images behind the trial's targets.
-        generator: Decides the draw; the seed's own, so that all trials of a seed share the gallery.
+        generator: Decides who fills up; the seed's own, so that trials of a seed meet the same strangers.
     """
-    attacked = sorted(set(targets))
-    others = sorted(set(private) - set(attacked))
-    if len(attacked) >= GALLERY_SIZE:
-        return tuple(str(i) for i in generator.choice(attacked, GALLERY_SIZE, replace=False))
-    drawn = generator.permutation(len(others))[: GALLERY_SIZE - len(attacked)]
-    return (*attacked, *(others[i] for i in drawn))
+    attacked = set(targets)
+    order = generator.permutation(len(private))
+    strangers = [name for name in (private[i] for i in order) if name not in attacked]
+    return tuple(sorted([*attacked, *strangers[: max(GALLERY_SIZE - len(attacked), 0)]]))
 
 
 def identification_top1(pairs: Pairs) -> Tensor:

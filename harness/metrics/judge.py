@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fl.errors import BenchError
 from fl.seeds import Streams
 from fl.types import PublicData
 from harness.metrics import METRICS
@@ -47,6 +48,9 @@ class ScoredTarget:
         reconstruction: What the attack made, `m x C x H x W`.
         recovered_labels: Labels it recovered, `m` (or `m x outputs`), or None.
         protected: The batch as the client trained on it, where the defense changed it, else None.
+
+    Raises:
+        BenchError: If reconstructions do not have the shape of the private images.
     """
 
     target_id: str
@@ -56,6 +60,14 @@ class ScoredTarget:
     reconstruction: Tensor
     recovered_labels: Tensor | None = None
     protected: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        assert len(self.truth) == len(self.image_ids) == len(self.labels)
+        if self.reconstruction.shape[1:] != self.truth.shape[1:]:
+            expected, got = (" x ".join(map(str, x.shape[1:])) for x in (self.truth, self.reconstruction))
+            raise BenchError(
+                f"target {self.target_id}: expected reconstructions of shape {expected}, got {got}"
+            )
 
 
 @dataclass(frozen=True)
@@ -118,13 +130,10 @@ class Judge:
         Args:
             targets: At least one, in a fixed order; images of equal shape.
             context: What else is needed.
-
-        Raises:
-            BenchError: If a reconstruction's shape is not that of the images.
         """
         sheet = ScoreSheet(context.streams)
         truths = [Truth(target.truth, target.image_ids) for target in targets]
-        own = [target.reconstruction for target in targets]
+        own = [target.reconstruction.detach().cpu().float() for target in targets]
         ceilings = [target.truth if target.protected is None else target.protected for target in targets]
         constants = [oracle_constant(truth.images) for truth in truths]
         noises = _noise(targets, context.streams)

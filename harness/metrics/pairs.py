@@ -17,7 +17,7 @@ BLOCK = 8
 
 
 def euclidean(images: Tensor, others: Tensor) -> Tensor:
-    """Return the distance of each of `n x C x H x W` to each of `m x C x H x W`, `n x m`; exact for equals."""
+    """Return the distance of each of `n x C x H x W` to each of `m x C x H x W`, `n x m`: 0 if equal."""
     return torch.cdist(images.flatten(1), others.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
 
 

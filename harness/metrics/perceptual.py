@@ -87,5 +87,5 @@ def find_perceptual(*, fetch: bool = True) -> Perceptual | Unavailable:
     try:
         path = backbone_file(fetch=fetch)
     except DataUnavailableError as error:
-        return Unavailable(f"no LPIPS weights: {error}")
+        return Unavailable(f"LPIPS: {error}")
     return Perceptual(read_backbone(path), read_heads())

@@ -109,7 +109,7 @@ class ScoreSheet:
         summary = summarise(targets, self._streams.numpy("bootstrap"))
         if summary is None:
             if any(len(values) for values in targets):
-                self._reasons[f"{card.column}*"] = f"{card.column} is undefined for every image"
+                self._reasons[f"*{card.column}*"] = f"{card.column} is undefined for every image"
             return
         self._cells |= {f"{card.column}{suffix}": value for suffix, value in _spread(summary).items()}
         if summary.interval is None:

@@ -28,6 +28,17 @@ TORCHVISION_LAYERS = (0, 3, 6, 8, 10)
 """Positions of the convolutions in torchvision's `alexnet().features`."""
 SHAPES = ((64, 3, 11, 11), (192, 64, 5, 5), (384, 192, 3, 3), (256, 384, 3, 3), (256, 256, 3, 3))
 
+_MALFORMED = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What reading a file of another kind may raise."""
+
 
 class Convolution(NamedTuple):
     """One convolution's weights.
@@ -58,7 +69,8 @@ def backbone_file(*, fetch: bool) -> Path:
     if downloaded.is_file():
         return downloaded
     if not fetch:
-        raise DataUnavailableError("expected LPIPS weights on this machine; `bench weights fetch` gets them")
+        command = assets.ASSETS[ASSET].command
+        raise DataUnavailableError(f"expected AlexNet's weights on this machine, got none; run `{command}`")
     return assets.fetch(ASSET)
 
 
@@ -71,7 +83,7 @@ def read_backbone(path: Path) -> tuple[Convolution, ...]:
     try:
         layers = _from_asset(path) if path.suffix == ".ckpt" else _from_torchvision(path)
         shapes = tuple(tuple(layer.weight.shape) for layer in layers)
-    except (pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, EOFError) as error:
+    except _MALFORMED as error:
         raise UsageError(f"{path}: expected AlexNet's weights, got: {error}") from error
     if shapes != SHAPES:
         raise UsageError(f"{path}: expected convolutions of shapes {SHAPES}, got {shapes}")
@@ -107,7 +119,7 @@ def _from_asset(path: Path) -> tuple[Convolution, ...]:
 
 def _from_arrays(layer: dict[str, Any]) -> Convolution:
     kernel = np.ascontiguousarray(layer["kernel"].transpose(3, 2, 0, 1))  # h x w x inputs x outputs
-    return Convolution(torch.from_numpy(kernel), torch.from_numpy(np.array(layer["bias"])))
+    return Convolution(torch.from_numpy(kernel).float(), torch.from_numpy(np.array(layer["bias"])).float())
 
 
 def _from_torchvision(path: Path) -> tuple[Convolution, ...]:

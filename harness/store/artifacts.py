@@ -1,12 +1,13 @@
 """The outputs of stages, content-addressed: one safetensors file each, complete once it is there.
 
-The file is an ordinary safetensors file. Its metadata hold the artifact's JSON (`data`) and the sha256 of its
-tensor bytes (`sha256`). Equal artifacts give equal bytes. The JSON and the raw bytes of tensors can be read
+The file is an ordinary safetensors file. Its metadata hold the artifact's JSON (`data`) and the sha256 of
+everything in the file (`sha256`). Equal artifacts give equal bytes. The JSON and the raw bytes of tensors can be read
 without importing torch, which the driver never does.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -29,10 +30,19 @@ _MAX_HEADER_BYTES = 100_000_000
 
 
 class _Header(NamedTuple):
-    """What a file says of itself: JSON, digest, byte ranges of the tensors and where their bytes start."""
+    """What a file says of itself.
+
+    Attributes:
+        data: The artifact's JSON.
+        sha256: Its checksum.
+        entries: The tensors' header entries, as text.
+        ranges: First byte and end of each tensor, counted from `start`.
+        start: Where the tensors' bytes begin.
+    """
 
     data: dict[str, JSON]
     sha256: str
+    entries: str
     ranges: dict[str, tuple[int, int]]
     start: int
 
@@ -114,11 +124,12 @@ class ArtifactStore:
         return sum(sweep(self._storage, folder, older_than_s=older_than_s) for folder in folders)
 
     def _verified(self, path: str, content: bytes) -> _Header:
-        import io
-
         header = self._header(path, io.BytesIO(content), len(content))
-        if sha256(memoryview(content)[header.start :]).hexdigest() != header.sha256:
-            raise self._damaged(path, "its tensors do not match their checksum")
+        if (
+            _checksum(header.entries, _dump(header.data), memoryview(content)[header.start :])
+            != header.sha256
+        ):
+            raise self._damaged(path, "its content does not match its checksum")
         return header
 
     def _header(self, path: str, file: IO[bytes], size: int) -> _Header:
@@ -144,9 +155,10 @@ def _path(key: str) -> str:
 
 def _encode(artifact: Artifact) -> bytes:
     """Lay the artifact out as a safetensors file with sorted header entries."""
-    header, payload = _tensor_bytes(artifact.tensors)
-    header["__metadata__"] = {"data": _dump(artifact.data), "sha256": sha256(payload).hexdigest()}
-    text = _dump(header).encode()
+    entries, payload = _tensor_bytes(artifact.tensors)
+    data = _dump(dict(artifact.data))
+    metadata = {"data": data, "sha256": _checksum(_dump(entries), data, payload)}
+    text = _dump({"__metadata__": metadata, **entries}).encode()
     text += b" " * (-len(text) % _LENGTH_BYTES)  # the format aligns the tensors to 8 bytes
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text + payload
 
@@ -162,6 +174,12 @@ def _tensor_bytes(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bytes]
     content = save(owned)
     start = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
     return json.loads(content[_LENGTH_BYTES:start]), content[start:]
+
+
+def _checksum(entries: str, data: str, payload: bytes | memoryview) -> str:
+    checksum = sha256(f"{entries}\n{data}\n".encode())
+    checksum.update(payload)
+    return checksum.hexdigest()
 
 
 def _load_tensors(content: bytes) -> dict[str, Tensor]:
@@ -190,5 +208,9 @@ def _parse_header(file: IO[bytes]) -> _Header:
         raise ValueError("its header is cut short")
     entries = json.loads(text)
     metadata = entries.pop("__metadata__")
-    ranges = {name: (int(entry["data_offsets"][0]), int(entry["data_offsets"][1])) for name, entry in entries.items()}
-    return _Header(json.loads(metadata["data"]), metadata["sha256"], ranges, _LENGTH_BYTES + length)
+    ranges = {
+        name: (int(entry["data_offsets"][0]), int(entry["data_offsets"][1]))
+        for name, entry in entries.items()
+    }
+    data = json.loads(metadata["data"])
+    return _Header(data, metadata["sha256"], _dump(entries), ranges, _LENGTH_BYTES + length)

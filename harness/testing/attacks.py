@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import math
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -79,7 +81,7 @@ class AttackConformance:
         assert same == self.deterministic, f"deterministic is {self.deterministic}, but two seeds say {same}"
 
     def test_companions_change_nothing(self) -> None:
-        """Neither the order of tasks nor who comes along changes a result, and every task is answered once."""
+        """Neither order nor company changes a result, and every task is answered once."""
         problem = self.problem()
         tasks = [self._task(problem, task_id=f"task-{seed}", seed=seed) for seed in range(3)]
         together, backwards = self._solve(tasks), self._solve(tasks[::-1])
@@ -121,7 +123,7 @@ class AttackConformance:
 
     def _attack(self) -> Attack[Any]:
         module, _, attribute = self.card.implementation.partition(":")
-        attack: Attack[Any] = getattr(__import__(module, fromlist=[attribute]), attribute)()
+        attack: Attack[Any] = getattr(importlib.import_module(module), attribute)()
         return attack
 
     def _task(
@@ -168,7 +170,7 @@ def _check_reconstruction(answer: Reconstruction, problem: SmallProblem) -> None
             f"expected a label per image, got {len(answer.labels)} for {len(images)}"
         )
     for name, value in answer.objective.items():
-        assert value == value, f"expected a number for {name!r}, got nan"
+        assert not math.isnan(value), f"expected a number for {name!r}, got nan"
     assert answer.gradient_evaluations >= 0, "expected a count of gradient evaluations"
     assert answer.lane_iterations >= 0, "expected a count of iterations"
 

@@ -34,7 +34,7 @@ def check_config(card: Card[Any], config: Config) -> None:
 
 
 def check_planning_is_light(card: Card[Any]) -> None:
-    """Check, in a fresh interpreter, that the module with the card's configuration needs no torch or numpy."""
+    """Check, in a fresh interpreter, that the configuration's module needs neither torch nor numpy."""
     module = card.config.__module__
     program = f"import sys; sys.modules['torch'] = sys.modules['numpy'] = None; import {module}"
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)

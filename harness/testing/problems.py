@@ -17,8 +17,8 @@ from fl.cards import DataInfo
 from fl.client import simulate
 from fl.models import MODELS, architecture, initial_state, materialise
 from fl.seeds import Streams
-from fl.trainers import UnrolledTrainer
 from fl.specs import Config, ObservationKind, Plugin, Task
+from fl.trainers import UnrolledTrainer
 from fl.types import (
     Artifact,
     ImageSpec,
@@ -135,7 +135,8 @@ class SmallProblem:
         """What the client sends."""
         client = None if self.defense is None else self.defense.for_client(self.client_context)
         stream = Streams(self.seed).torch("step", step=0)
-        return self.simulator(client)(self.images, self.labels, self.sent, stream)
+        update = self.simulator(client)(self.images, self.labels, self.sent, stream)
+        return replace(update, tensors={name: tensor.detach() for name, tensor in update.tensors.items()})
 
     @cached_property
     def observation(self) -> Observation:

@@ -33,6 +33,9 @@ def test_planning_imports_neither_torch_nor_numpy(tmp_path, monkeypatch):
             picture = Image.radial_gradient("L").resize((8 + number, 9))
             picture.save(tmp_path / "images" / label / f"{number}{label}.png", comment=label)
     done = subprocess.run(
-        [sys.executable, "-c", PLANNING, str(tmp_path / "images")], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PLANNING, str(tmp_path / "images")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr

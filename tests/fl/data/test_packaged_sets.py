@@ -77,7 +77,9 @@ def test_every_part_holds_every_class(name):
 
 @pytest.mark.parametrize("name", SETS)
 def test_normalisation_constants_are_those_of_the_public_part(name):
-    dataset = load(plugin(name, normalise="dataset", **({} if name in ("mnist5k", "faces") else {"size": NATIVE[name]})))
+    dataset = load(
+        plugin(name, normalise="dataset", **({} if name in ("mnist5k", "faces") else {"size": NATIVE[name]}))
+    )
     images = dataset.part("public").images().double()
     assert dataset.info.mean == pytest.approx(images.mean(dim=(0, 2, 3)).tolist(), abs=1e-4)
     assert dataset.info.std == pytest.approx(images.std(dim=(0, 2, 3), correction=0).tolist(), abs=1e-4)
@@ -134,7 +136,9 @@ def test_digits_are_enlarged_bilinearly():
     small, large = load(plugin("digits", size=8)).part("test"), load(plugin("digits", size=16)).part("test")
     image, enlarged = small.images([0])[0, 0], large.images([0])[0, 0]
     # a pixel of the 16x16 grid has its centre a quarter of a small pixel from the nearest small centre
-    expected = 0.75 * (0.75 * image[2, 3] + 0.25 * image[2, 4]) + 0.25 * (0.75 * image[3, 3] + 0.25 * image[3, 4])
+    expected = 0.75 * (0.75 * image[2, 3] + 0.25 * image[2, 4]) + 0.25 * (
+        0.75 * image[3, 3] + 0.25 * image[3, 4]
+    )
     assert enlarged[5, 7] == pytest.approx(expected.item(), abs=1e-6)
 
 
@@ -159,7 +163,9 @@ def test_retina_tiles_are_pixels_of_the_photograph():
 
 
 def test_retina_tiles_lie_inside_the_field():
-    assert all(image.sum(dim=0).min() > 60 / 255 for image in every_image(load(plugin("retina", size=64))).values())
+    assert all(
+        image.sum(dim=0).min() > 60 / 255 for image in every_image(load(plugin("retina", size=64))).values()
+    )
 
 
 def test_photograph_tiles_are_pixels_of_their_photograph():

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl.cards import PARTS
@@ -16,6 +16,7 @@ def shares(draw):
     return Shares(*(weight / sum(weights) for weight in weights))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), shares())
 def test_quotas_are_complete_and_near_their_share(units, shares):
     counts = quotas(units, shares)
@@ -33,6 +34,7 @@ def test_the_last_units_go_somewhere(units):
     assert sum(quotas(units, Shares()).values()) == units
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=4), st.integers(0, 2)), unique_by=lambda u: u[0]), st.randoms())
 def test_parts_do_not_depend_on_order(units, random):
     shuffled = random.sample(units, len(units))

@@ -22,9 +22,7 @@ def test_derangement_stays_within_the_class_as_often_as_possible(classes, seed):
         return sum(classes[i] == classes[j] for i, j in enumerate(partners))
 
     n = len(classes)
-    best = max(
-        within(p) for p in itertools.permutations(range(n)) if all(i != j for i, j in enumerate(p))
-    )
+    best = max(within(p) for p in itertools.permutations(range(n)) if all(i != j for i, j in enumerate(p)))
     assert within(derangement(classes, np.random.default_rng(seed))) == best
 
 

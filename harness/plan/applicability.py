@@ -1,0 +1,212 @@
+"""Which cells mean something, decided once per combination of what the decision depends on."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import NamedTuple
+
+from defenses.catalog import ChainConfig, hooks_of
+from fl.candidate_bounds import most_candidates, unobservable
+from fl.cards import DataInfo, ModelTraits, Setting
+from fl.errors import BenchError
+from fl.specs import ObservationKind, Plugin, Recorded
+from harness.config.matrix import Matrix
+from harness.config.problems import Problems
+from harness.config.sections import Cell, Variant
+
+BEFORE_THE_UPDATE = frozenset({"wrapper", "wrap_model", "sampler", "perturb_batch", "loss", "gradients"})
+"""Hooks whose effect an adaptive attacker has by simulating the client, without a mirror."""
+
+_setting_of = attrgetter("attacker", "data", "federation", "model", "observe", "recorded", "threat_model")
+_candidates_of = attrgetter("data", "federation", "observe", "recorded", "targets")
+
+
+class World(NamedTuple):
+    """What a cell's data and model are."""
+
+    data: DataInfo
+    model: ModelTraits
+    observes: ObservationKind
+
+
+class Applicability:
+    """Answers for the cells of one matrix."""
+
+    def __init__(self, matrix: Matrix, problems: Problems) -> None:
+        """Take the cells of `matrix`; missing data and the like go to `problems`."""
+        self._matrix = matrix
+        self._pools = matrix.pools
+        self._plugins = matrix.plugins
+        self._problems = problems
+        self._infos: dict[tuple[str, int], DataInfo | None] = {}
+        self._worlds: dict[tuple[int, ...], World | None] = {}
+        self._settings: dict[tuple[int, ...], tuple[int, Setting | None, str | None]] = {}
+        self._attacks: dict[tuple[int, int], str | None] = {}
+        self._defenses: dict[tuple[int, int], str | None] = {}
+        self._publics: dict[tuple[int, int, int], str | None] = {}
+        self._counted: set[tuple[int, ...]] = set()
+
+    def reason(self, cell: Cell) -> str | None:
+        """Return why `cell` means nothing, or None; one with too few targets is a problem."""
+        number, setting, reason = self._setting(cell)
+        if setting is None or reason is not None:
+            return reason
+        reason = (
+            self._attack(number, cell, setting) or self._defense(number, cell, setting) or self._public(cell)
+        )
+        if reason is None:
+            self._count_targets(cell)
+        return reason
+
+    def world(self, cell: Cell) -> World | None:
+        """Return what the cell's data and model are; None where that could not be found out."""
+        key = (cell.data, cell.model, cell.recorded, cell.observe)
+        if key not in self._worlds:
+            self._worlds[key] = self._make_world(cell)
+        return self._worlds[key]
+
+    def info(self, section: str, variant: int) -> DataInfo | None:
+        """Return what a variant of `data` or `public` holds; None, with a problem, if it is not there."""
+        key = (section, variant)
+        if key not in self._infos:
+            self._infos[key] = self._describe(self._pools.of(section).variants[variant])
+        return self._infos[key]
+
+    def _describe(self, variant: Variant[Plugin]) -> DataInfo | None:
+        card = self._plugins.datasets.get(variant.value.name)
+        try:
+            return card.describe(variant.value.config)
+        except BenchError as error:
+            self._problems.add(variant.mark, str(error))
+            return None
+
+    def _make_world(self, cell: Cell) -> World | None:
+        recorded, model = self._pools.recorded[cell.recorded], self._pools.model[cell.model]
+        if recorded is not None:
+            return _recorded_world(recorded)
+        info = self.info("data", cell.data)
+        if info is None or model is None:
+            return None
+        traits = self._plugins.models.get(model.name).traits(model.config, info)
+        return World(info, traits, self._pools.observe[cell.observe].kind)
+
+    def _setting(self, cell: Cell) -> tuple[int, Setting | None, str | None]:
+        key = _setting_of(cell)
+        if key not in self._settings:
+            world, setting = self.world(cell), None
+            if world is not None:
+                setting = Setting(
+                    data=world.data,
+                    model=world.model,
+                    federation=self._pools.federation[cell.federation],
+                    threat_model=self._pools.threat_model[cell.threat_model],
+                    observes=world.observes,
+                    attacker=self._pools.attacker[cell.attacker],
+                )
+            reason = (
+                None if setting is None else _unfit(setting, self._pools.observe[cell.observe].last_round)
+            )
+            self._settings[key] = (len(self._settings), setting, reason)
+        return self._settings[key]
+
+    def _attack(self, number: int, cell: Cell, setting: Setting) -> str | None:
+        key = (number, cell.attack)
+        if key not in self._attacks:
+            plugin = self._pools.attack[cell.attack]
+            card = self._plugins.attacks.get(plugin.name)
+            if setting.observes not in card.observes:
+                kinds = " or ".join(sorted(card.observes))
+                reason: str | None = f"it works on {kinds}, not on {setting.observes}"
+            else:
+                reason = card.compatible(plugin.config, setting)
+            self._attacks[key] = reason and f"attack {plugin.name!r}: {reason}"
+        return self._attacks[key]
+
+    def _defense(self, number: int, cell: Cell, setting: Setting) -> str | None:
+        key = (number, cell.defense)
+        if key not in self._defenses:
+            plugin = self._pools.defense[cell.defense].plugin
+            card = self._plugins.defenses.get(plugin.name)
+            reason = self._hidden(plugin, setting) or card.compatible(plugin.config, setting)
+            self._defenses[key] = reason and f"defense {plugin.name!r}: {reason}"
+        return self._defenses[key]
+
+    def _hidden(self, plugin: Plugin, setting: Setting) -> str | None:
+        """Return why the adversary cannot see, or cannot adapt to, an update under this defense."""
+        card = self._plugins.defenses.get(plugin.name)
+        hooks = hooks_of(plugin) if isinstance(plugin.config, ChainConfig) else card.hooks
+        if "visible" in hooks and setting.observes == "update":
+            return "it hides single updates (observe.kind: aggregate)"
+        if setting.attacker == "adaptive" and not card.mirrored and not hooks & BEFORE_THE_UPDATE:
+            return "it has no mirror for an adaptive attacker"
+        return None
+
+    def _public(self, cell: Cell) -> str | None:
+        key = (cell.public, cell.data, cell.recorded)
+        if key not in self._publics:
+            self._publics[key] = self._public_unfit(cell)
+        return self._publics[key]
+
+    def _public_unfit(self, cell: Cell) -> str | None:
+        world = self.world(cell)
+        if self._pools.public[cell.public] is None or world is None:
+            return None
+        public = self.info("public", cell.public)
+        if public is None or (public.channels, public.size) == (world.data.channels, world.data.size):
+            return None
+        return (
+            f"public images are {public.channels} x {public.size} x {public.size}, private ones "
+            f"{world.data.channels} x {world.data.size} x {world.data.size}"
+        )
+
+    def _count_targets(self, cell: Cell) -> None:
+        key = _candidates_of(cell)
+        if key in self._counted:
+            return
+        self._counted.add(key)
+        world, federation = self.world(cell), self._pools.federation[cell.federation]
+        targets = self._pools.targets.variants[cell.targets]
+        if federation is None or world is None:
+            if targets.value != 1:
+                message = "expected targets: 1 for a recorded observation"
+                self._problems.add(targets.mark, f"{message}, got {targets.value}")
+            return
+        observe = self._pools.observe[cell.observe]
+        images = world.data.images["private"]
+        most = most_candidates(federation, observe, images_private=images, labels=world.data.task.classes)
+        if targets.value > most:
+            sent = "label" if observe.kind == "global_model" else observe.kind
+            self._problems.add(
+                targets.mark,
+                f"expected at most {most} targets (one per {sent} of round {observe.round}: {images} private "
+                f"images, {federation.participants} of {federation.clients} clients, batch size "
+                f"{federation.batch_size}), got {targets.value}",
+            )
+
+
+def _recorded_world(recorded: Recorded) -> World:
+    from pathlib import Path
+
+    from fl.recorded import header
+
+    found = header(Path(recorded.file))
+    return World(found.info, found.traits, found.kind)
+
+
+def _unfit(setting: Setting, last_round: int) -> str | None:
+    """Return why data, model, federation and threat model do not go together, or None."""
+    data, model, federation = setting.data, setting.model, setting.federation
+    if data.size < model.min_size:
+        return f"the model needs images of at least {model.min_size} pixels a side, these have {data.size}"
+    if model.channels is not None and data.channels not in model.channels:
+        takes = " or ".join(map(str, model.channels))
+        return f"the model takes images of {takes} channels, these have {data.channels}"
+    if federation is None:
+        if setting.threat_model.behaviour == "malicious":
+            return "a recorded observation cannot be manipulated any more (threat_model.behaviour: honest)"
+        return None
+    if last_round > federation.rounds:
+        return (
+            f"round {last_round} is observed, but training ends after {federation.rounds} (federation.rounds)"
+        )
+    return unobservable(setting.threat_model, setting.observes)

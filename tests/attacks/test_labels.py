@@ -1,0 +1,140 @@
+import pytest
+import torch
+from torch import nn
+
+from attacks.catalog import IdlgConfig
+from attacks.labels import (
+    Expected,
+    HeadGradient,
+    bias_rule,
+    class_counts,
+    head_gradient,
+    infer,
+    positive_counts,
+    weight_rule,
+)
+from attacks.problem import Problem
+from fl.errors import NotApplicableError
+from fl.specs import Task
+from harness.testing import SmallProblem
+
+MULTICLASS = Task("multiclass", 10)
+
+
+def problem_of(small):
+    return Problem.of(small.attack_task(IdlgConfig()), small.env(), unroll=False)
+
+
+def head_of(small):
+    problem = problem_of(small)
+    return head_gradient(problem.model, problem.observed)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"convs": 2},
+        {"convs": 2, "activation": "tanh", "init": "default"},
+        {"convs": 2, "activation": "relu", "init": "default"},
+    ],
+)
+def test_bias_rule_reads_every_label(model):
+    for seed in range(40):
+        small = SmallProblem(seed=seed, model=model)
+        assert torch.equal(bias_rule(head_of(small).bias), small.labels)
+
+
+def weight_rule_hits(model):
+    smalls = [SmallProblem(seed=seed, model=model) for seed in range(40)]
+    return sum(torch.equal(weight_rule(head_of(small).weight), small.labels) for small in smalls)
+
+
+def test_weight_rule_needs_non_negative_features():
+    assert weight_rule_hits({"convs": 2}) == 40
+    assert weight_rule_hits({"convs": 2, "activation": "relu", "init": "default"}) == 40
+    assert weight_rule_hits({"convs": 2, "activation": "tanh", "init": "default"}) < 30
+
+
+def test_weights_of_negative_features_are_refused():
+    expected = Expected(torch.full((10,), 0.1), torch.tensor(1.0), non_negative=False)
+    head = HeadGradient(torch.randn(10, 3), None)
+    with pytest.raises(NotApplicableError, match="never negative"):
+        infer(head, MULTICLASS, 1, expected)
+
+
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_labels_of_a_batch_are_counted(n):
+    exact = 0
+    for seed in range(20):
+        small = SmallProblem(seed=seed, n=n, model={"convs": 2, "init": "default"})
+        inferred = problem_of(small).inferred_labels()
+        assert inferred.dtype == torch.int64
+        exact += torch.equal(inferred, small.labels.sort().values)
+    assert exact == 20
+
+
+def test_counts_hold_repeated_labels():
+    labels = torch.tensor([3, 3, 3, 7])
+    probabilities = torch.full((10,), 0.1)
+    bias = probabilities - torch.bincount(labels, minlength=10) / 4  # every image predicted alike
+
+    assert torch.equal(class_counts(bias, 4, probabilities), torch.bincount(labels, minlength=10))
+
+
+def test_counts_use_what_the_model_is_expected_to_say():
+    """Class 0 gets most of the probability: only with that known is its count right."""
+    probabilities = torch.tensor([0.7, 0.1, 0.1, 0.1])
+    counts = torch.tensor([3, 1, 0, 0])
+    bias = probabilities - counts / 4
+
+    assert torch.equal(class_counts(bias, 4, probabilities), counts)
+    assert not torch.equal(class_counts(bias, 4, torch.full((4,), 0.25)), counts)
+
+
+def test_more_negative_entries_than_images_leave_the_smallest():
+    bias = torch.tensor([-0.3, -0.1, -0.5, 0.9])  # as under noise
+    assert torch.equal(class_counts(bias, 2, torch.full((4,), 0.25)), torch.tensor([1, 0, 1, 0]))
+
+
+@pytest.mark.parametrize("task", [Task("binary", 2), Task("multilabel", 6)])
+def test_signs_read_sigmoid_labels(task):
+    for seed in range(20):
+        small = SmallProblem(seed=seed, task=task, model={"convs": 2})
+        assert torch.equal(problem_of(small).inferred_labels(), small.labels)
+
+
+def test_positives_of_a_batch_are_counted_per_output():
+    probabilities = torch.tensor([0.6, 0.2, 0.5])
+    labels = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    bias = (probabilities - labels.mean(0)) / 3  # every image predicted alike; mean over 3 outputs
+
+    assert torch.equal(positive_counts(bias, 4, probabilities), torch.tensor([3, 1, 2]))
+    inferred = infer(HeadGradient(None, bias), Task("multilabel", 3), 4, Expected(probabilities, None, True))
+    assert torch.equal(inferred.sum(0), labels.sum(0))
+
+
+class HeadFirst(nn.Module):
+    """A model whose head is registered first and has no bias; the last tensor belongs to something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(8, 5, bias=False)
+        self.body = nn.Linear(4, 8)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+def test_head_is_found_by_name_not_position():
+    model = HeadFirst()
+    gradients = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+
+    found = head_gradient(model, gradients)
+
+    assert found.weight is gradients["head.weight"]
+    assert found.bias is None
+
+
+def test_a_head_that_is_not_shared_is_an_error():
+    with pytest.raises(NotApplicableError, match="not shared"):
+        head_gradient(HeadFirst(), {"body.weight": torch.zeros(8, 4)})

@@ -1,0 +1,67 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from defenses.catalog import PruningConfig
+from defenses.pruning import Pruning
+from fl.seeds import Streams
+from fl.types import Update
+from harness.testing import SmallProblem
+
+SMALL = SmallProblem()
+
+
+def protect(tensors, config):
+    client = Pruning(config).for_client(SMALL.client_context)
+    return client.protect(Update("gradient", tensors, {}, 1), SMALL.step(Streams(0).torch("protect"))).tensors
+
+
+@given(st.lists(st.floats(-10, 10, width=32).filter(bool), min_size=1, max_size=60), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_exactly_the_smallest_entries_are_zeroed_and_signs_kept(values, ratio):
+    tensor = torch.tensor(values)
+    pruned = protect({"a": tensor}, PruningConfig(ratio=ratio))["a"]
+
+    count = int(np.floor(ratio * len(values) + 0.5))
+    zeroed = pruned == 0
+    assert int(zeroed.sum()) == count
+    assert torch.equal(pruned[~zeroed], tensor[~zeroed])
+    if 0 < count < len(values):
+        assert float(tensor[zeroed].abs().max()) <= float(tensor[~zeroed].abs().min())
+
+
+def test_each_tensor_is_pruned_on_its_own():
+    tensors = {"small": torch.linspace(1e-6, 1e-5, 10), "large": torch.linspace(1, 10, 20).view(4, 5)}
+    pruned = protect(tensors, PruningConfig(ratio=0.3))
+    assert int((pruned["small"] == 0).sum()) == 3
+    assert int((pruned["large"] == 0).sum()) == 6
+    assert pruned["large"].shape == (4, 5)
+
+
+def test_of_equal_entries_the_first_go():
+    pruned = protect({"a": torch.tensor([1.0, -1.0, 1.0, -1.0])}, PruningConfig(ratio=0.5))["a"]
+    assert pruned.tolist() == [0.0, 0.0, 1.0, -1.0]
+
+
+def test_as_released_loses_the_signs_of_the_same_entries():
+    tensors = dict(SMALL.update.tensors)
+    standard = protect(tensors, PruningConfig(ratio=0.2))
+    released = protect(tensors, PruningConfig(ratio=0.2, variant="as_released"))
+    assert all(torch.equal(released[name], tensor.abs()) for name, tensor in standard.items())
+
+
+def test_as_released_is_never_off():
+    assert Pruning(PruningConfig()).config.variant == "standard"
+    from defenses.catalog import PRUNING
+
+    assert PRUNING.noise_budget(PruningConfig()).off == 0.0
+    assert PRUNING.noise_budget(PruningConfig(variant="as_released")).off is None
+
+
+def test_the_estimated_support_is_that_of_the_observation():
+    small = SmallProblem(defense=Pruning(PruningConfig(ratio=0.5)))
+    support = small.defense.estimate(small.observation)
+    for name, tensor in small.update.tensors.items():
+        assert torch.equal(support[name].bool(), tensor != 0)
+        assert float(support[name].sum()) <= tensor.numel() - int(0.5 * tensor.numel() + 0.5)

@@ -1,0 +1,46 @@
+import subprocess
+import sys
+
+import pytest
+
+from harness.metrics import METRICS
+from harness.metrics.catalog import reconstruction_columns, trial_columns, worst
+
+NAMED_BY_DESIGN = ["mse", "psnr_db", "ssim", "lpips", "success_rate", "identification_top1", "label_accuracy"]
+
+
+def test_cards_and_columns_are_read_without_torch_or_numpy():
+    code = """
+import sys
+sys.modules["torch"] = sys.modules["numpy"] = None
+from harness.metrics import METRICS
+from harness.metrics.catalog import reconstruction_columns, trial_columns
+assert METRICS.names() and list(trial_columns()) and list(reconstruction_columns())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_columns_that_scripts_rely_on():
+    names = [column.name for column in trial_columns()]
+    assert len(names) == len(set(names))
+    for metric in NAMED_BY_DESIGN:
+        suffixes = ("", "_ci_low", "_ci_high", "_median", "_p95", "_max")
+        assert {f"{metric}{suffix}" for suffix in suffixes} <= set(names)
+    image = [column.name for column in reconstruction_columns()]
+    assert len(image) == len(set(image))
+    assert {"target_id", "matched_index", "mse", "psnr_db", "ssim", "lpips"} <= set(image)
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_implementation_exists_and_bounds_are_ordered(name):
+    card = METRICS.get(name)
+    assert callable(METRICS.implementation(name))
+    assert card.lower is not None
+    assert card.upper is None or card.lower < card.upper
+
+
+def test_worst_is_the_end_that_leaks_least():
+    assert worst(METRICS.get("psnr_db")) == 0
+    assert worst(METRICS.get("mse")) == 1
+    assert worst(METRICS.get("ssim")) == -1
+    assert worst(METRICS.get("lpips")) is None

@@ -1,0 +1,52 @@
+"""Every card's declared direction agrees with ladders of noise and blur."""
+
+import itertools
+
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from harness.metrics import METRICS
+from harness.metrics.pairs import Embedding, Gallery, Instruments, Pairs
+
+PAIR_METRICS = [card.name for card in METRICS if card.kind == "pair"]
+
+
+@pytest.fixture(scope="module")
+def instruments(retina, perceptual):
+    strangers = torch.stack([retina[0].flip(-2).roll(k, dims=-1) for k in range(1, 30)])
+    gallery = Gallery(("image-0", *(f"s{k}" for k in range(29))), torch.cat([retina, strangers]))
+    project = torch.randn(3 * 64 * 64, 32, generator=torch.Generator().manual_seed(0))
+    return Instruments(Embedding(perceptual), Embedding(lambda x: x.flatten(1) @ project), gallery)
+
+
+def noisy(image, level):
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    return (image + level * noise).clamp(0, 1)
+
+
+def blurred(image, sigma):
+    return torch.from_numpy(gaussian_filter(image.numpy(), (0, 0, sigma, sigma)))
+
+
+LADDERS = {
+    "noise": [(noisy, level) for level in (0.02, 0.1, 0.3, 1.0, 3.0)],
+    "blur": [(blurred, sigma) for sigma in (0.5, 1.0, 2.0, 4.0, 8.0)],
+}
+
+
+@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("name", PAIR_METRICS)
+def test_the_more_is_destroyed_the_less_leaks(name, ladder, retina, instruments):
+    card = METRICS.get(name)
+    guesses = [retina, *(damage(retina, strength) for damage, strength in LADDERS[ladder])]
+    metric = METRICS.implementation(name)
+    values = [metric(Pairs(retina, guess, ("image-0",), instruments)).item() for guess in guesses]
+    leakage = values if card.leaks_more == "higher" else [-value for value in values]
+    steps = [after - before for before, after in itertools.pairwise(leakage)]
+    assert max(steps) <= 1e-9, values
+    if card.name not in ("success_rate", "identification_top1"):  # these two fall in one step, if at all
+        assert max(steps) < 0, values
+    for value in values:
+        assert card.lower - 1e-9 <= value
+        assert card.upper is None or value <= card.upper + 1e-9
