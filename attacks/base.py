@@ -35,7 +35,7 @@ class Simulate(Protocol):
     """The client as this attacker knows it, the defense included if the attacker is adaptive."""
 
     def __call__(self, images: Tensor, labels: Tensor, sent: ModelState, stream: torch.Generator) -> Update:
-        """Return the update on `images` (`n x C x H x W` in [0, 1]) and `labels`; differentiable in images."""
+        """Return the update on `images` (`n x C x H x W` in [0, 1]) and `labels`; differentiable in both."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class AttackTask(Generic[ConfigT]):
         streams: The target's own streams (they name the seed and the target, not the defense or attack).
         public: The attacker's own images, where the threat model grants them.
         simulate: The client as this attacker knows it.
-        defense: The defense, if the attacker is adaptive and the defense can be mirrored.
+        adaptive: Whether the attacker knows the defense; `simulate` then includes it.
+        defense: The defense, if the attacker is adaptive and the defense can be mirrored. Without one, an
+            adaptive attacker works through `simulate`: the defense acts before the gradient.
         artifacts: What the plan's stages made for this task, by the request's name.
         target_label: The class to recover (model inversion), else None.
         max_evaluations: Gradient evaluations it may spend, or None for the attack's own schedule.
@@ -61,6 +63,7 @@ class AttackTask(Generic[ConfigT]):
     streams: Streams
     public: PublicData | None
     simulate: Simulate
+    adaptive: bool = False
     defense: DefenseView | None = None
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     target_label: int | None = None

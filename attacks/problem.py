@@ -29,8 +29,9 @@ class Problem:
         observed: What was observed, by parameter name, as a gradient (a weight delta divided by `scale`).
         scale: What a gradient is multiplied by in the update: 1, or for a weight delta -lr x local steps
             (-1 where these are unknown and only the direction counts).
-        params: What the defense's parameters are estimated to be; None for a static attacker.
-        unroll: Whether the update is simulated with all its local steps.
+        params: What the defense's parameters are estimated to be; None where its mirror is not used.
+        simulated: Whether dummy updates come from the simulated client, with all its local steps and, for an
+            adaptive attacker, its defense; else they are gradients at the weights sent, mirrored.
     """
 
     task: AttackTask[Any]
@@ -39,7 +40,7 @@ class Problem:
     observed: Tensors
     scale: float
     params: Params | None
-    unroll: bool
+    simulated: bool
 
     @classmethod
     def of(cls, task: AttackTask[Any], env: AttackEnv, *, unroll: bool) -> Problem:
@@ -51,6 +52,7 @@ class Problem:
         update = task.observation.update
         if unroll:
             _check_unrolled(task.observation)
+        simulated = unroll or (task.adaptive and task.defense is None)
         scale = _scale(task.observation)
         return cls(
             task=task,
@@ -58,8 +60,8 @@ class Problem:
             device=env.device,
             observed={name: tensor.to(env.device) / scale for name, tensor in update.tensors.items()},
             scale=scale,
-            params=None if task.defense is None or unroll else task.defense.estimate(task.observation),
-            unroll=unroll,
+            params=None if task.defense is None or simulated else task.defense.estimate(task.observation),
+            simulated=simulated,
         )
 
     @property
@@ -71,7 +73,7 @@ class Problem:
     def evaluations(self) -> int:
         """Gradient evaluations of the model in one call of `gradients`."""
         local = self.task.observation.knowledge.local_training
-        return local.steps if self.unroll and local is not None else 1
+        return local.steps if self.simulated and local is not None else 1
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> Tensors:
         """Return what the attacker would have observed of dummy images, as a gradient.
@@ -80,9 +82,9 @@ class Problem:
             inputs: `n x C x H x W`, normalised; the result is differentiable in them.
             labels: `n` int64, or `n x outputs` in [0, 1], in which it is differentiable as well.
         """
-        return self._simulated(inputs, labels) if self.unroll else self._single_step(inputs, labels)
+        return self._simulate(inputs, labels) if self.simulated else self._differentiate(inputs, labels)
 
-    def _single_step(self, inputs: Tensor, labels: Tensor) -> Tensors:
+    def _differentiate(self, inputs: Tensor, labels: Tensor) -> Tensors:
         """The gradient at the weights sent; the defense's mirror acts in units of the update."""
         loss = task_loss(self.task.observation.task, self.model(inputs), labels)
         parameters = [self.model.get_parameter(name) for name in self.observed]
@@ -94,7 +96,7 @@ class Problem:
         mirrored = self.task.defense.mirror(self.params, update)
         return {name: tensor / self.scale for name, tensor in mirrored.items()}
 
-    def _simulated(self, inputs: Tensor, labels: Tensor) -> Tensors:
+    def _simulate(self, inputs: Tensor, labels: Tensor) -> Tensors:
         """All local steps; the same stream every time keeps the objective a function of its arguments."""
         observation = self.task.observation
         images = observation.image.denormalise(inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_serializer, field_validator
 
 from defenses import DEFENSES
 from fl.cards import DefenseCard, NoiseBudget, Reference, Setting, StageRequest
@@ -99,18 +99,21 @@ class Link(Config):
 class ChainConfig(Config):
     """Several defenses, each on what the one before it left."""
 
-    links: tuple[Link, ...] = Field(min_length=1, description="defenses in the order in which they act")
+    links: tuple[Link, ...] = Field(description="defenses in the order in which they act")
 
-    @model_validator(mode="after")
-    def _one_way_to_train(self) -> ChainConfig:
+    @field_validator("links")
+    @classmethod
+    def _links_compose(cls, links: tuple[Link, ...]) -> tuple[Link, ...]:
+        if not links:
+            raise ValueError("expected at least one link, got none")
         for hooks in ({"sampler"}, {"loss", "gradients"}):
-            owners = [link.name for link in self.links if link.card.hooks & hooks]
+            owners = [link.name for link in links if link.card.hooks & hooks]
             if len(owners) > 1:
                 raise ValueError(
                     f"expected at most one link with its own {' or '.join(sorted(hooks))}, "
                     f"got {', '.join(owners)}: these do not compose"
                 )
-        return self
+        return links
 
 
 def hooks_of(plugin: Plugin) -> frozenset[str]:

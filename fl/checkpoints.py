@@ -1,4 +1,4 @@
-"""What a federation keeps between rounds and passes between its parts; all of it converts to artifacts."""
+"""What a federation keeps between rounds and passes between its parts, and the record of a round."""
 
 from __future__ import annotations
 
@@ -169,45 +169,6 @@ class RoundRecord:
     bytes_up: int
     bytes_down: int
     privacy: PrivacySpent | None
-
-    def to_artifact(self) -> Artifact:
-        """Return it as tensors and JSON, bit for bit, also where a diverged model's norms are infinite."""
-        loss = [] if self.train_loss is None else [self.train_loss]
-        epsilon = [] if self.privacy is None else [self.privacy.epsilon, self.privacy.delta]
-        return Artifact(
-            tensors={
-                "update_norms": _float64(self.update_norms),
-                "train_loss": _float64(loss),
-                "privacy": _float64(epsilon),
-            },
-            data={
-                "round": self.round,
-                "participants": self.participants,
-                "refused": list(self.refused),
-                "bytes_up": self.bytes_up,
-                "bytes_down": self.bytes_down,
-                "privacy": None if self.privacy is None else [self.privacy.unit, self.privacy.accountant],
-            },
-        )
-
-    @classmethod
-    def from_artifact(cls, artifact: Artifact) -> RoundRecord:
-        """Return the record that `to_artifact` wrote."""
-        data: Any = artifact.data
-        loss = artifact.tensors["train_loss"].tolist()
-        privacy = None
-        if data["privacy"] is not None:
-            privacy = PrivacySpent(*artifact.tensors["privacy"].tolist(), *data["privacy"])
-        return cls(
-            round=data["round"],
-            participants=data["participants"],
-            refused=tuple(data["refused"]),
-            update_norms=tuple(artifact.tensors["update_norms"].tolist()),
-            train_loss=loss[0] if loss else None,
-            bytes_up=data["bytes_up"],
-            bytes_down=data["bytes_down"],
-            privacy=privacy,
-        )
 
 
 def summarise(record: ClientRecord, sent: ModelState) -> ClientSummary:

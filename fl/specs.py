@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -50,6 +51,12 @@ class Config(BaseModel):
     def canonical(self) -> str:
         """The canonical JSON: every field resolved, later-added fields left out at their default."""
         return canonical_json(self.resolved())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, its canonical JSON its own."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("canonical", None)
+        return copy
 
     def resolved(self) -> dict[str, Any]:
         """Return every field as plain JSON values, later-added ones only where they differ from default."""
@@ -120,7 +127,7 @@ class Iid(Config):
 
 
 class Dirichlet(Config):
-    """Class shares of each client drawn from Dirichlet(alpha) (Hsu et al. 2019, arXiv 1909.06335, section 3)."""
+    """Class shares of each client from Dirichlet(alpha) (Hsu et al. 2019, arXiv 1909.06335, section 3)."""
 
     name: Literal["dirichlet"] = "dirichlet"
     alpha: float = Field(0.5, gt=0, description="concentration; smaller is less alike")

@@ -137,16 +137,16 @@ class UnrolledTrainer:
 
     def descend(self, gradients: Tensors) -> None:
         """Take one step of plain SGD, rounded as `torch.optim.SGD` rounds it."""
-        stepped = {
+        self.parameters = {
             name: torch.add(p, gradients[name], alpha=-self._lr) for name, p in self.parameters.items()
         }
-        if not self.differentiable:
-            stepped = {name: p.detach().requires_grad_() for name, p in stepped.items()}
-        self.parameters = stepped
 
     def delta(self) -> dict[str, Tensor]:
         """Return the trainable weights minus the received ones."""
-        return {name: p - self._received[name].detach() for name, p in self.parameters.items()}
+        final = self.parameters
+        if not self.differentiable:
+            final = {name: p.detach() for name, p in final.items()}
+        return {name: p - self._received[name].detach() for name, p in final.items()}
 
     def float_buffers(self) -> dict[str, Tensor]:
         """Return copies of the floating-point buffers (batch-norm statistics) as they are now."""

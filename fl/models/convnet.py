@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from fl.models.base import Classifier
@@ -15,6 +16,7 @@ from fl.models.catalog import (
     ConvNetConfig,
     convnet_features,
 )
+from fl.models.initialise import kaiming_normal
 from fl.types import ImageSpec
 
 
@@ -23,6 +25,7 @@ class ConvNet(Classifier):
 
     def __init__(self, config: ConvNetConfig, image: ImageSpec, outputs: int) -> None:
         super().__init__()
+        self._batch_norm = config.batch_norm
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels = image.channels
         for number, multiple in enumerate(CONVNET_WIDTHS, start=1):
@@ -51,3 +54,15 @@ class ConvNet(Classifier):
     def cam_layer(self) -> nn.Module:
         """The last activation, before the last max-pool."""
         return self.body[-2]
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights as PyTorch does; without batch norm, convolutions from N(0, 2/fan_in).
+
+        Unnormalised, PyTorch's default shrinks the signal at each of the eight layers, and training does not
+        start.
+        """
+        super().initialise(generator)
+        if not self._batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):
+                    kaiming_normal(module.weight, generator)

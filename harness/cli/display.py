@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from harness.cli.leakage import Tally, leakage_table
 from harness.cli.output import duration
+from harness.cli.remaining import Clock, Kind, Remaining
 from harness.execute.events import Progress, RunListener, RunResult, TrialDone
 
 if TYPE_CHECKING:
@@ -18,46 +18,11 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 ProgressStyle = Literal["rich", "plain", "none"]
-Clock = Callable[[], float]
 
 LINE_EVERY_S = 15.0
 MAX_ROWS = 24
 MAX_RUNNING = 8
 MAX_MESSAGES = 5
-
-
-class Remaining:
-    """The time left, from the planner's estimates scaled by what the run has shown so far."""
-
-    def __init__(self, costs: Mapping[str, float], *, clock: Clock = time.monotonic) -> None:
-        """Take the estimated seconds of each trial, by trial id; they may be off by any common factor."""
-        self._costs = costs
-        self._left = sum(costs.values())
-        self._done = 0.0
-        self._clock = clock
-        self._began = clock()
-
-    def begin(self) -> None:
-        """Start the clock; what was stored already is done and tells nothing of speed."""
-        self._began, self._done = self._clock(), 0.0
-
-    def finish(self, trial_id: str) -> None:
-        """Note that a trial is done."""
-        cost = self._costs.get(trial_id, 0.0)
-        self._left -= cost
-        self._done += cost
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since `begin`."""
-        return self._clock() - self._began
-
-    @property
-    def eta_s(self) -> float | None:
-        """Estimated seconds left; None until something is done."""
-        if self._done <= 0:
-            return None
-        return max(self._left, 0.0) * self.elapsed_s / self._done
 
 
 class NoDisplay:
@@ -104,7 +69,7 @@ class PlainDisplay:
 
     def trial(self, done: TrialDone) -> None:
         """Say which trial failed."""
-        self._remaining.finish(done.trial_id)
+        self._remaining.finish(done)
         if done.status == "failed":
             self._say(f"failed: {_named(done)}: {done.error}")
 
@@ -156,7 +121,7 @@ class LiveDisplay:
 
     def trial(self, done: TrialDone) -> None:
         """Count it."""
-        self.remaining.finish(done.trial_id)
+        self.remaining.finish(done)
         self._tally.add(done)
         if done.status == "failed":
             self._errors[done.error or "no reason given"] += 1
@@ -232,14 +197,14 @@ def style_for(console: Console) -> ProgressStyle:
     return "rich" if console.is_terminal and not console.is_dumb_terminal and not quiet else "plain"
 
 
-def display(style: ProgressStyle, console: Console, costs: Mapping[str, float]) -> RunListener:
+def display(style: ProgressStyle, console: Console, kinds: Counter[Kind]) -> RunListener:
     """Return the display of a run.
 
     Args:
         style: Which.
         console: Where it goes.
-        costs: Estimated seconds of each trial, by trial id.
+        kinds: How many trials of each kind are to be run, for the time left.
     """
     if style == "rich":
-        return LiveDisplay(console, Remaining(costs))
-    return PlainDisplay(console, Remaining(costs)) if style == "plain" else NoDisplay()
+        return LiveDisplay(console, Remaining(kinds))
+    return PlainDisplay(console, Remaining(kinds)) if style == "plain" else NoDisplay()

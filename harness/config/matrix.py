@@ -143,7 +143,7 @@ def _defaults(parts: list[Node], builder: Builder) -> dict[str, Node]:
     defaults: dict[str, Node] = {}
     before = len(builder.problems)
     for part in parts:
-        node = _mapping(part, "defaults", builder.problems)
+        node = part.entries.get("defaults", Node({}, part.mark))
         own = read_cell(node, builder.problems)
         _check_observation(builder.problems, set(own), node)
         defaults = over(defaults, own)

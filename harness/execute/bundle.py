@@ -55,7 +55,7 @@ def solve_bundle(
 
     def finish(waiting: _Pending) -> None:
         trial = waiting.trial
-        snapshots = {t: env.snapshots.pop(f"{trial.trial_id}/{t}", []) for t in waiting.answers}
+        snapshots = {t: env.taken(f"{trial.trial_id}/{t}") for t in waiting.answers}
         try:
             result = scorer.result(trial, waiting.seen, waiting.answers, snapshots, meter.lap())
             store_result(store, trial.trial_id, result)

@@ -149,10 +149,20 @@ class RunLoop:
             self._settle(lost)
             return
         schedule.finish(item)
-        self._failures.update(receipt.trial_failures)
-        users = list(item.trials) if isinstance(item, BundleItem) else schedule.users(item)
-        if isinstance(item, BundleItem | FederationItem):
-            self._settle(users)
+        if isinstance(item, BundleItem):
+            self._failures.update(self._final(item, receipt, schedule))
+            self._settle(item.trials)
+        elif isinstance(item, FederationItem):
+            self._settle(schedule.users(item))
+
+    def _final(self, item: BundleItem, receipt: Receipt, schedule: Schedule) -> dict[str, Failure]:
+        """Queue the trials of a bundle that are to be tried again alone and return the other failures."""
+        failures = dict(receipt.trial_failures)
+        for alone in self._ledger.alone(item, failures):
+            schedule.again([alone], like=item)
+            failure = failures.pop(alone.trials[0].trial_id)
+            self.listener.message(f"{_named(alone)}: {failure.error}; trying again")
+        return failures
 
     def _settle(self, trials: Sequence[Trial]) -> None:
         """Turn every trial whose outcome is known into rows."""

@@ -18,7 +18,8 @@ from fl.client import simulate
 from fl.hooks import ClientContext, ClientDefense
 from fl.seeds import Streams
 from fl.types import LocalTraining, ModelState, Observation, Update
-from harness.execute.materials import build_defense, stage_requests, wrap
+from harness.execute.materials import build_defense, wrap
+from harness.execute.schedule import stage_requests
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ class Environment:
 
     def __init__(self, device: torch.device, *, timeout_s: float | None) -> None:
         self.device = device
-        self.snapshots: dict[str, list[Snapshot]] = defaultdict(list)
+        self._traces: dict[str, _Trace] = defaultdict(_Trace)
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
 
     def build(self, state: ModelState) -> nn.Module:
@@ -45,14 +46,39 @@ class Environment:
 
     def record(self, task_id: str, snapshot: Snapshot) -> None:
         """Keep a snapshot; of too many, every other one."""
-        kept = self.snapshots[task_id]
-        kept.append(snapshot)
-        if len(kept) > MAX_SNAPSHOTS:
-            del kept[1:-1:2]
+        self._traces[task_id].add(snapshot)
+
+    def taken(self, task_id: str) -> list[Snapshot]:
+        """Hand over a task's snapshots, spread evenly over its run, the first and the latest among them."""
+        return self._traces.pop(task_id, _Trace()).snapshots()
 
     def stopping(self, task_id: str) -> bool:
         """Whether the deadline has passed."""
         return self._deadline is not None and time.monotonic() > self._deadline
+
+
+class _Trace:
+    """Every 2^k-th snapshot of a task, and the latest."""
+
+    def __init__(self) -> None:
+        self._kept: list[Snapshot] = []
+        self._latest: list[Snapshot] = []
+        self._stride = 1
+        self._seen = 0
+
+    def add(self, snapshot: Snapshot) -> None:
+        on_grid = self._seen % self._stride == 0
+        self._seen += 1
+        self._latest = [] if on_grid else [snapshot]
+        if on_grid:
+            self._kept.append(snapshot)
+        if len(self._kept) == MAX_SNAPSHOTS:
+            self._latest = self._latest or [snapshot]
+            del self._kept[1::2]
+            self._stride *= 2
+
+    def snapshots(self) -> list[Snapshot]:
+        return self._kept + self._latest
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,7 @@ def make_task(trial: Trial, seen: Seen, materials: Materials) -> AttackTask[Any]
         streams=streams,
         public=materials.public(spec),
         simulate=Simulator(observation, known or assumed, defense, streams, materials.device),
+        adaptive=defense is not None,
         defense=defense if mirrored else None,
         artifacts=materials.artifacts([r for r in stage_requests(spec) if not r.private]),
         target_label=seen.label,

@@ -49,6 +49,7 @@ class TrialDone:
         seed: The matrix's seed value.
         psnr_db: Median over the trial's images, or None.
         success_rate: Share of images at 20 dB and more, or None.
+        wall_s: Seconds that attacking and scoring took, or None.
         error: Why it failed, in one line, or None.
     """
 
@@ -61,6 +62,7 @@ class TrialDone:
     seed: int
     psnr_db: float | None
     success_rate: float | None
+    wall_s: float | None
     error: str | None
 
     @classmethod
@@ -76,6 +78,7 @@ class TrialDone:
             seed=row["seed"],
             psnr_db=row.get("psnr_db_median"),
             success_rate=row.get("success_rate"),
+            wall_s=row.get("wall_s"),
             error=row.get("error"),
         )
 

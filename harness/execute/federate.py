@@ -6,6 +6,7 @@ that lost its processes goes on from there. The summary artifact, stored last, s
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from dataclasses import asdict, dataclass
@@ -97,7 +98,8 @@ def _at(federation: Federation, round: int, rounds: int) -> FederationState:
 
 def _utility(federation: Federation, checkpoint: Checkpoint) -> Row:
     logits, labels = federation.predict(checkpoint)
-    return asdict(utility(logits, labels, federation.data.info.task))
+    columns = asdict(utility(logits, labels, federation.data.info.task))
+    return {**columns, "null_reasons": json.dumps(columns["null_reasons"], sort_keys=True)}
 
 
 def _recorded(record: RoundRecord) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ ATTEMPTS: dict[FailureKind, int] = {
     "killed": 3,
 }
 """How often a unit is tried on its own before a failure of this kind is final."""
+OWN: frozenset[FailureKind] = frozenset({"exception", "device"})
+"""Failures of a single trial that its company in a bundle has no part in."""
 
 
 class Ledger:
@@ -52,6 +55,19 @@ class Ledger:
         if self._alone[unit] >= ATTEMPTS[failure.kind]:
             return []
         return [replace(item, attempt=item.attempt + 1) if isinstance(item, BundleItem) else item]
+
+    def alone(self, item: BundleItem, failures: Mapping[str, Failure]) -> list[BundleItem]:
+        """Return the trials that failed in a bundle whose others are stored, and are tried again alone.
+
+        In company a trial may run out of time or memory that it would have had for itself.
+        """
+        return [
+            replace(item, trials=(trial,), attempt=item.attempt + 1)
+            for trial in item.trials
+            if (failure := failures.get(trial.trial_id))
+            and failure.kind not in OWN
+            and self._alone[trial.trial_id] < ATTEMPTS[failure.kind]
+        ]
 
 
 def _units(item: WorkItem) -> list[str]:

@@ -95,16 +95,6 @@ def build_defense(plugin: Plugin) -> Defense[Any]:
     return defense
 
 
-def stage_requests(spec: TrialSpec) -> list[StageRequest]:
-    """Return what the trial's defense and attack need prepared."""
-    from attacks import ATTACKS
-
-    return [
-        *DEFENSES.get(spec.defense.name).stages(spec.defense.config, spec),
-        *ATTACKS.get(spec.attack.name).stages(spec.attack.config, spec),
-    ]
-
-
 class Materials:
     """Builds and remembers what trials need, on one device."""
 
@@ -202,9 +192,7 @@ class Materials:
                 return number
         return 0
 
-    def store_checkpoint(
-        self, spec: TrialSpec, checkpoint: Checkpoint, history: list[dict[str, Any]]
-    ) -> None:
+    def store_checkpoint(self, spec: TrialSpec, checkpoint: Checkpoint, history: list[Any]) -> None:
         """Keep a checkpoint with the rounds' history; it holds the clients' defense states: private."""
         artifact = checkpoint.to_artifact()
         key = checkpoint_key(federation_key(spec), checkpoint.round)

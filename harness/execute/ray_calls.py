@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,9 +47,10 @@ class Calls:
         self._waiting.clear()
 
     def wait(self, timeout: float) -> None:
-        """Hand over all answers that are there; waits up to `timeout` seconds for the first."""
+        """Hand over all answers that are there; waits up to `timeout` seconds for one."""
         refs = list(self._waiting)
         if not refs:
+            time.sleep(timeout)
             return
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         if not ready:

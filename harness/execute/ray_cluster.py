@@ -30,7 +30,7 @@ LOCAL = "local"
 DIAL_TIMEOUT_S = 5.0
 JOIN_TIMEOUT_S = 60.0
 SOCKET_FOLDER = "/tmp"
-"""Sockets lie in Ray's folder and their paths may have 107 bytes, which longer temporary folders would use up."""
+"""Sockets lie in Ray's folder and their paths may have 107 bytes; other temporary folders have long names."""
 
 _JOIN = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); ray.shutdown()"
 
@@ -40,15 +40,15 @@ class RayOptions:
     """What Ray to use.
 
     Attributes:
-        address: `local` starts a private Ray on this machine; `auto` or `host:port` joins a cluster. None takes
-            the environment's RAY_ADDRESS (set in Ray jobs), or else `local`.
-        cpus: For a private Ray, how many lanes of one CPU; None for the machine's cores.
+        address: `local` starts a private Ray on this machine; `auto` or `host:port` joins a cluster. None
+            takes the environment's RAY_ADDRESS (set in Ray jobs), or else `local`.
+        workers: For a private Ray, how many lanes of one CPU; None for the machine's cores.
         gpus: For a private Ray, how many GPUs; None for those found.
         object_store_mib: For a private Ray, shared memory for sums on their way to a server.
     """
 
     address: str | None = None
-    cpus: int | None = None
+    workers: int | None = None
     gpus: int | None = None
     object_store_mib: int = 512
 
@@ -113,7 +113,7 @@ def _init_private(options: RayOptions, parent: str | None) -> Connection:
     try:
         ray.init(
             address=LOCAL,
-            num_cpus=options.cpus,
+            num_cpus=options.workers,
             num_gpus=options.gpus,
             include_dashboard=False,
             log_to_driver=False,
@@ -130,7 +130,7 @@ def _init_private(options: RayOptions, parent: str | None) -> Connection:
 
 
 def _join(address: str, options: RayOptions) -> Connection:
-    if options.cpus is not None or options.gpus is not None:
+    if options.workers is not None or options.gpus is not None:
         raise UsageError(
             f"expected no number of workers for the cluster at {address}, whose nodes say what they have; "
             "leave it out, or use --address local"
@@ -147,8 +147,8 @@ def _join(address: str, options: RayOptions) -> Connection:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UsageError(
-            f"cannot reach a Ray cluster at {address}: {_first_line(error)}. Start one with `ray start --head` "
-            "and run the command on one of its nodes, or use --address local"
+            f"cannot reach a Ray cluster at {address}: {_first_line(error)}. Start one with "
+            "`ray start --head` and run the command on one of its nodes, or use --address local"
         ) from error
     return Connection(owned=True)
 

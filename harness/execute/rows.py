@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attacks.catalog import ENGINE_VERSION
 from harness.execute.results import Row, load_result, result_key
-from harness.plan.columns import flatten
+from harness.plan.columns import ColumnType, as_columns, flatten
 from harness.plan.keys import federation_key
 from harness.store.experiment import TrialRows
 
@@ -27,12 +27,21 @@ class RowMaker:
     Attributes:
         store: The artifact store.
         experiment: The experiment's name.
+        columns: The columns that the matrix's specs fill, with their types.
         names: Name of each trial's cell, by trial id.
     """
 
-    def __init__(self, store: ArtifactStore, *, experiment: str, names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        store: ArtifactStore,
+        *,
+        experiment: str,
+        columns: Mapping[str, ColumnType],
+        names: Mapping[str, str],
+    ) -> None:
         self.store = store
         self.experiment = experiment
+        self.columns = columns
         self.names = names
         self._histories: dict[str, list[Row]] = {}
         self._told: set[str] = set()
@@ -78,11 +87,13 @@ class RowMaker:
     def not_applicable(self, trial: Trial, reason: str, *, name: str) -> TrialRows:
         """Return the row of a trial that means nothing."""
         row = self._base(trial.trial_id, trial.spec, status="not_applicable", attempts=0)
-        return TrialRows(trial={**row, "name": name, "error": reason}, reconstructions=[], traces=[], rounds=[])
+        return TrialRows(
+            trial={**row, "name": name, "error": reason}, reconstructions=[], traces=[], rounds=[]
+        )
 
     def _base(self, trial_id: str, spec: TrialSpec, *, status: str, attempts: int) -> Row:
         return {
-            **flatten(spec),
+            **as_columns(flatten(spec), self.columns),
             "trial_id": trial_id,
             "experiment": self.experiment,
             "name": self.names.get(trial_id),

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from attacks import ATTACKS
 from defenses import DEFENSES
-from fl.cards import Resources
+from fl.cards import Resources, StageRequest
+from fl.specs import TrialSpec
 from harness.execute.work import BundleItem, FederationItem, StageItem, Trial, WorkItem
 from harness.plan.keys import federation_key
 
@@ -35,6 +36,14 @@ class LimitsOf(Protocol):
 
     def __call__(self, kind: str, name: str, declared: Resources) -> Limits:
         """Return the limits of `kind` (`attack`, `federation`, `stage`) for the plug-in `name`."""
+
+
+def stage_requests(spec: TrialSpec) -> list[StageRequest]:
+    """Return what a trial's defense and attack need prepared."""
+    return [
+        *DEFENSES.get(spec.defense.name).stages(spec.defense.config, spec),
+        *ATTACKS.get(spec.attack.name).stages(spec.attack.config, spec),
+    ]
 
 
 class Schedule:
@@ -91,6 +100,8 @@ class Schedule:
         for item in new:
             self._items[item.item_id] = item
             self._waits[item.item_id] = self._waits[like.item_id]
+            users = item.trials if isinstance(item, BundleItem) else self._users[like.item_id]
+            self._users[item.item_id] = list(users)
         self._queue[:0] = [item.item_id for item in new]
 
     def users(self, item: WorkItem) -> list[Trial]:
@@ -115,9 +126,8 @@ class Schedule:
         spec = trials[0].spec
         waits: set[str] = set()
         for trial in trials:
-            waits |= self._add_stages(trial)
-        for trial in trials:
             federation = self._add_federation(trial)
+            waits |= self._add_stages(trial, stage_requests(trial.spec), after=federation)
             if federation is not None and trial.spec.observe.last_round > 0:
                 waits.add(federation)
         limits = self._limits("attack", spec.attack.name, ATTACKS.get(spec.attack.name).resources)
@@ -129,28 +139,21 @@ class Schedule:
         if spec.federation is None or self._trained(trial):
             return None
         card = DEFENSES.get(spec.defense.name)
+        stages = self._add_stages(trial, card.stages(spec.defense.config, spec), after=None)
         limits = self._limits("federation", spec.defense.name, card.resources)
         item = FederationItem(federation_key(spec), spec, limits.resources, limits.timeout_s)
-        requests = card.stages(spec.defense.config, spec)
-        stages = {StageItem(request, spec).item_id for request in requests}
         return self._add(item, stages, (trial,))
 
-    def _add_stages(self, trial: Trial) -> frozenset[str]:
-        spec = trial.spec
-        requests = [
-            *DEFENSES.get(spec.defense.name).stages(spec.defense.config, spec),
-            *ATTACKS.get(spec.attack.name).stages(spec.attack.config, spec),
-        ]
+    def _add_stages(self, trial: Trial, requests: Sequence[StageRequest], *, after: str | None) -> set[str]:
+        """Add stages; one with inputs that are none of them waits for the federation `after`."""
         keys = {request.key for request in requests}
         for request in requests:
             limits = self._limits("stage", request.kind, request.resources)
             waits = {f"stage-{key}" for key in request.inputs if key in keys}
-            outside = [key for key in request.inputs if key not in keys]
-            if outside:
-                federation = self._add_federation(trial)
-                waits |= {federation} if federation else set()
-            self._add(StageItem(request, spec, limits.timeout_s), waits, (trial,))
-        return frozenset(f"stage-{key}" for key in keys)
+            if after is not None and len(waits) < len(set(request.inputs)):
+                waits.add(after)
+            self._add(StageItem(request, trial.spec, limits.timeout_s), waits, (trial,))
+        return {f"stage-{key}" for key in keys}
 
     def _add(self, item: WorkItem, waits: set[str], users: Sequence[Trial]) -> str:
         self._users[item.item_id].extend(users)
@@ -167,9 +170,10 @@ def _groups(trials: Sequence[Trial]) -> Iterator[list[Trial]]:
     for trial in trials:
         spec = trial.spec
         needs = federation_key(spec) if spec.federation and spec.observe.last_round else ""
-        shape = [section.canonical if section else "" for section in (spec.data, spec.model, spec.federation)]
-        recorded = spec.recorded.canonical if spec.recorded else ""
-        groups[(spec.attack.name, *shape, recorded, spec.defense.name if needs else "", needs)].append(trial)
+        stages = sorted(request.key for request in stage_requests(spec))
+        shape = (spec.data, spec.model, spec.federation, spec.recorded)
+        sections = [section.canonical if section else "" for section in shape]
+        groups[(spec.attack.name, *sections, needs, *stages)].append(trial)
     yield from groups.values()
 
 

@@ -59,6 +59,7 @@ class Scorer:
                 "lane_iterations": sum(a.lane_iterations for a in answers.values()),
                 "refused_targets": len(seen) - len(attacked),
                 "update_domain": _domain(seen),
+                **_recorded_round(trial.spec, seen),
                 **provenance(self._materials.device),
             },
             reconstructions=tuple(self._pictured(trial, score, answers, public=public)),
@@ -169,6 +170,14 @@ def _blind_reason(spec: TrialSpec, seen: Sequence[Seen]) -> str | None:
 def _domain(seen: Sequence[Seen]) -> str | None:
     updates = [view.update for s in seen for view in s.observation.history if view.update is not None]
     return updates[0].kind if updates else None
+
+
+def _recorded_round(spec: TrialSpec, seen: Sequence[Seen]) -> Row:
+    """Return what only the file of a recorded observation knows, as columns."""
+    if spec.recorded is None:
+        return {}
+    observation = seen[0].observation
+    return {"round": observation.history[-1].round, "observe_kind": observation.kind}
 
 
 @cache

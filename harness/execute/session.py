@@ -116,6 +116,7 @@ def run_matrix(request: RunRequest, listener: RunListener) -> RunResult:
         rows = RowMaker(
             ArtifactStore(stores.artifacts),
             experiment=matrix.name,
+            columns=plan.axis_columns,
             names={trial.trial_id: trial.name for trial in plan.todo},
         )
         experiment.begin(manifest(plan, stores))
@@ -153,7 +154,8 @@ def manifest(plan: Plan, stores: Stores) -> dict[str, Any]:
         "name": plan.matrix.name,
         "counts": plan.counts(),
         "stages": [stage._asdict() for stage in plan.stages],
-        "matrix": str(plan.matrix.path),
+        "file": str(plan.matrix.path),
+        "matrix": plan.matrix.document,
         "environment": environment(),
         "git": git_state(),
         "data": data_checksums(plan),

@@ -1,8 +1,8 @@
 """The outputs of stages, content-addressed: one safetensors file each, complete once it is there.
 
 The file is an ordinary safetensors file. Its metadata hold the artifact's JSON (`data`) and the sha256 of
-everything in the file (`sha256`). Equal artifacts give equal bytes. The JSON and the raw bytes of tensors can be read
-without importing torch, which the driver never does.
+everything in the file (`sha256`). Equal artifacts give equal bytes. The JSON and the raw bytes of tensors can
+be read without importing torch, which the driver never does.
 """
 
 from __future__ import annotations
@@ -125,10 +125,8 @@ class ArtifactStore:
 
     def _verified(self, path: str, content: bytes) -> _Header:
         header = self._header(path, io.BytesIO(content), len(content))
-        if (
-            _checksum(header.entries, _dump(header.data), memoryview(content)[header.start :])
-            != header.sha256
-        ):
+        found = _checksum(header.entries, _dump(header.data), memoryview(content)[header.start :])
+        if found != header.sha256:
             raise self._damaged(path, "its content does not match its checksum")
         return header
 

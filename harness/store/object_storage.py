@@ -93,9 +93,9 @@ class ObjectStorage:
     def write(self, path: str, data: bytes) -> None:
         """Write the file with one PUT."""
         self.prepare(posixpath.dirname(path))
-        with reporting("write", self.locate(path)):
-            with self._filesystem.open_output_stream(self._path(path)) as stream:
-                stream.write(data)
+        place = self.locate(path)
+        with reporting("write", place), self._filesystem.open_output_stream(self._path(path)) as stream:
+            stream.write(data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write the file unless it is there, and check that nobody wrote over it."""

@@ -47,7 +47,7 @@ class Storage(Protocol):
         """Return the file's size in bytes. Raises `MissingFileError`."""
 
     def modified(self, path: str) -> float:
-        """Return when the file was last written, in seconds of the store's clock. Raises `MissingFileError`."""
+        """Return when the file was last written, by the store's clock, in s. Raises `MissingFileError`."""
 
     def open(self, path: str) -> IO[bytes]:
         """Open the file for reading, with seek. Raises `MissingFileError`."""

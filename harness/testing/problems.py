@@ -193,6 +193,7 @@ class SmallProblem:
         seed: int | None = None,
         adaptive: bool = False,
         artifacts: Mapping[str, Artifact] | None = None,
+        mirrored: bool = True,
         max_evaluations: int | None = None,
     ) -> AttackTask[Any]:
         """Return the task of attacking this client.
@@ -203,6 +204,7 @@ class SmallProblem:
             seed: Of the attack's own draws; the problem's where None.
             adaptive: Whether the attacker knows the defense.
             artifacts: What the attack's stages made.
+            mirrored: Whether an adaptive attacker is handed the defense's mirror.
             max_evaluations: Gradient evaluations it may spend.
         """
         known = self.defense if adaptive else None
@@ -215,7 +217,8 @@ class SmallProblem:
             streams=Streams(self.seed if seed is None else seed).at(target=0),
             public=SmallPublicData(public, torch.arange(PUBLIC_IMAGES) % self.task.classes),
             simulate=self.simulator(None if known is None else known.for_client(context)),
-            defense=known,
+            adaptive=adaptive,
+            defense=known if known is not None and mirrored else None,
             artifacts=artifacts or {},
             target_label=0 if self.observes == "global_model" else None,
             max_evaluations=max_evaluations,

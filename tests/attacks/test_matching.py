@@ -9,9 +9,11 @@ from attacks.catalog import DlgConfig, IdlgConfig, InvertingGradientsConfig
 from attacks.dlg import Dlg
 from attacks.idlg import Idlg
 from attacks.inverting_gradients import InvertingGradients
+from defenses.base import ClientDefense, Defense
 from defenses.catalog import ClippingConfig, GaussianConfig
 from defenses.clipping import Clipping
 from defenses.gaussian import Gaussian
+from fl.specs import NoConfig
 from harness.testing import SmallEnv, SmallProblem
 
 
@@ -171,3 +173,27 @@ def test_an_aggregate_is_matched_with_as_many_images():
         [small.attack_task(InvertingGradientsConfig(iterations=3))], small.env()
     )
     assert len(answer.images) == 2
+
+
+class DimmingClient(ClientDefense):
+    """Trains on images at half brightness."""
+
+    def perturb_batch(self, step, batch):
+        return replace(batch, images=batch.images / 2)
+
+
+class Dimming(Defense):
+    def for_client(self, context):
+        return DimmingClient()
+
+
+def test_an_adaptive_attacker_sees_through_a_defense_that_acts_before_the_gradient():
+    """Without a mirror it works through the simulated client: images come out as they were before dimming."""
+    small = SmallProblem(defense=Dimming(NoConfig()))
+    config = DlgConfig(iterations=40, restarts=3)
+    static, adaptive = (
+        next(Dlg().solve([small.attack_task(config, adaptive=known, mirrored=False)], small.env()))
+        for known in (False, True)
+    )
+    assert (static.images - small.images / 2).square().mean() < 1e-3
+    assert (adaptive.images - small.images).square().mean() < 1e-3

@@ -153,7 +153,7 @@ def test_identity_holds_every_default_and_the_links_versions(counting):
         ),
         ([{"name": "clipping", "config": {"bond": 1}}], ("links", 0, "config", "bond"), "Extra"),
         ([{"name": "clipping", "version": 7}], ("links", 0, "version"), "expected version 1"),
-        ([], ("links",), "at least 1"),
+        ([], ("links",), "at least one"),
     ],
 )
 def test_mistakes_are_located(links, location, message):

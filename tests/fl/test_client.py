@@ -86,7 +86,7 @@ def test_fedavg_sends_the_difference_that_plain_sgd_makes(epochs, steps, taken, 
         losses.append(loss.item())
         with torch.no_grad():
             for parameter in module.parameters():
-                parameter -= 0.3 * parameter.grad
+                parameter.sub_(0.3 * parameter.grad)
 
     assert record.update.kind == "delta"
     assert record.update.n_images == 6
@@ -99,7 +99,9 @@ def test_fedavg_sends_the_difference_that_plain_sgd_makes(epochs, steps, taken, 
 
 @pytest.mark.parametrize("freeze", ["none", "batch_norm", "all_but_last", "middle"])
 @pytest.mark.parametrize("algorithm", ["fedsgd", "fedavg"])
-def test_frozen_parameters_are_absent_and_do_not_move(freeze, algorithm, make_data, make_federation, model_plugin):
+def test_frozen_parameters_are_absent_and_do_not_move(
+    freeze, algorithm, make_data, make_federation, model_plugin
+):
     federation = make_federation(
         data=make_data(size=9),
         model=model_plugin("convnet", width=1),
@@ -137,6 +139,12 @@ def test_batch_norm_in_train_mode_sends_running_statistics(make_data, make_feder
     torch.testing.assert_close(record.update.buffers["body.norm1.running_mean"], expected)
     assert len(record.update.buffers) == 16
     assert all(b.is_floating_point() for b in record.update.buffers.values())
+
+
+def test_batch_norm_in_eval_mode_sends_no_statistics(make_data, make_federation, model_plugin):
+    federation = make_federation(data=make_data(size=9), model=model_plugin("convnet", width=1))
+
+    assert federation.client_update(federation.initial(), 0).update.buffers == {}
 
 
 def test_hooks_are_called_in_order_with_their_own_streams(make_federation):
@@ -182,6 +190,24 @@ def test_hooks_are_called_in_order_with_their_own_streams(make_federation):
     assert not set(draws[:4]) & set(draws[8:])
 
 
+def test_each_candidate_batch_has_its_own_noise(make_federation):
+    class Noise(ClientDefense):
+        def protect(self, update, step):
+            noise = torch.rand(1, generator=step.stream)
+            return replace(update, tensors={n: noise.expand_as(t) for n, t in update.tensors.items()})
+
+    federation = make_federation(defense=Hooked(Noise()), batch_size=3)
+    start = federation.initial()
+    noise = [
+        federation.client_update(start, c, batch=j).update.tensors["head.bias"][0].item()
+        for c in (0, 1)
+        for j in (0, 1, 0)
+    ]
+
+    assert noise[0] == noise[2]
+    assert len(set(noise)) == 4
+
+
 def test_protect_can_be_left_out(make_federation):
     class Zero(ClientDefense):
         def protect(self, update, step):
@@ -200,9 +226,7 @@ def test_changed_images_are_recorded_for_the_judge(make_federation):
         def perturb_batch(self, step, batch):
             return replace(batch, images=batch.images / 2)
 
-    federation = make_federation(
-        algorithm="fedavg", local_epochs=2, batch_size=4, defense=Hooked(Darken())
-    )
+    federation = make_federation(algorithm="fedavg", local_epochs=2, batch_size=4, defense=Hooked(Darken()))
     record = federation.client_update(federation.initial(), 3)
     part = federation.data.part("private")
 

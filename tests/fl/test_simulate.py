@@ -75,16 +75,15 @@ def test_a_simulated_client_sends_what_the_client_sends(spec, batch_norm, differ
 
 
 @pytest.mark.parametrize("kind", ["gradient", "delta"])
-@pytest.mark.parametrize("batch_norm", ["train", "eval"])
-def test_the_update_s_derivative_agrees_with_finite_differences(kind, batch_norm, make_federation):
-    federation = make_federation(batch_norm=batch_norm)
+def test_the_update_s_derivative_agrees_with_finite_differences(kind, make_federation):
+    federation = make_federation()
     state = federation.initial().model
     state = replace(state, tensors={name: t.double() for name, t in state.tensors.items()})
     generator = torch.Generator().manual_seed(2)
-    images = torch.rand(3, 1, 8, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    labels = torch.rand(3, 3, generator=generator, dtype=torch.float64).softmax(1).requires_grad_()
+    images = torch.rand(2, 1, 8, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.rand(2, 3, generator=generator, dtype=torch.float64).softmax(1).requires_grad_()
     weights = {n: torch.randn(t.shape, generator=generator).double() for n, t in state.tensors.items()}
-    local = LocalTraining(lr=0.5, steps=3, batch_size=2, epochs=2)
+    local = LocalTraining(lr=0.5, steps=3, batch_size=1, epochs=2)
 
     def objective(images, labels):
         update = run(federation, state, images, labels, kind=kind, local=local)
@@ -106,9 +105,7 @@ def test_the_known_defense_is_applied(setting):
     state, held = federation.initial().model, federation.client(0).data
     local = federation.client(0).local
     images = held.images.clone().requires_grad_()
-    defended = run(
-        federation, state, images, held.labels, kind="gradient", local=local, defense=Double()
-    )
+    defended = run(federation, state, images, held.labels, kind="gradient", local=local, defense=Double())
     plain = run(federation, state, held.images * 0.5, held.labels, kind="gradient", local=local)
     (gradient,) = torch.autograd.grad(defended.tensors["head.weight"].sum(), images)
 

@@ -106,7 +106,9 @@ def test_zip_moves_axes_together(short: Load) -> None:
 def test_sweeps_of_whole_numbers(short: Load, sweep: str, values: list[int]) -> None:
     inside = short(f"matrix: {{attack: [{{name: dlg, iterations: {sweep}}}]}}\n")
     as_axis = short(f"matrix: {{attack: [dlg], attack.iterations: {sweep}}}\n")
-    below = short(f"matrix: {{attack: [{{name: dlg}}]}}\ninclude: [{{attack: {{name: idlg, iterations: {sweep}}}}}]\n")
+    below = short(
+        f"matrix: {{attack: [{{name: dlg}}]}}\ninclude: [{{attack: {{name: idlg, iterations: {sweep}}}}}]\n"
+    )
     for matrix in (inside, as_axis):
         assert [spec.attack.config.model_dump()["iterations"] for spec in matrix.expand()] == values
     assert [s.attack.config.model_dump()["iterations"] for s in below.expand()][1:] == values
@@ -172,7 +174,10 @@ def test_include_adds_whole_cells_over_the_defaults(short: Load) -> None:
 
 
 def test_include_may_stand_alone(short: Load) -> None:
-    assert [s.attack.name for s in short("include: [{attack: dlg}, {attack: idlg}]\n").expand()] == ["dlg", "idlg"]
+    assert [s.attack.name for s in short("include: [{attack: dlg}, {attack: idlg}]\n").expand()] == [
+        "dlg",
+        "idlg",
+    ]
 
 
 def test_include_may_bring_back_an_excluded_cell(short: Load) -> None:
@@ -182,7 +187,10 @@ def test_include_may_bring_back_an_excluded_cell(short: Load) -> None:
 
 def test_public_names_another_data_set(short: Load) -> None:
     matrix = short("matrix: {attack: [dlg], public: [null, mnist5k, {name: mnist5k, size: 16}]}\n")
-    names = [spec.public and (spec.public.name, spec.public.config.model_dump()["size"]) for spec in matrix.expand()]
+    names = [
+        spec.public and (spec.public.name, spec.public.config.model_dump()["size"])
+        for spec in matrix.expand()
+    ]
     assert names == [None, ("mnist5k", 28), ("mnist5k", 16)]
 
 
@@ -213,7 +221,9 @@ def test_extends_merges_one_level_below(tmp_path: Path) -> None:
 
 
 def test_sections_are_shared_between_cells(short: Load) -> None:
-    specs = list(short("seeds: [0, 1]\nmatrix: {attack: [dlg, idlg], attacker: [static, adaptive]}\n").expand())
+    specs = list(
+        short("seeds: [0, 1]\nmatrix: {attack: [dlg, idlg], attacker: [static, adaptive]}\n").expand()
+    )
     assert len({id(spec.attack) for spec in specs}) == 2
     assert len({id(section) for spec in specs for section in (spec.federation, spec.threat_model)}) == 2
 
@@ -222,7 +232,7 @@ def test_settings_are_no_part_of_a_trial(short: Load) -> None:
     plain = short("matrix: {attack: [dlg]}\n")
     matrix = short(
         "matrix: {attack: [dlg]}\n"
-        "resources: {attack: {timeout: 2h, gpus: 0.5}, dlg: {gpus: 1, memory_mib: 2048}, federation: {cpus: 2}}\n"
+        "resources: {attack: {timeout: 2h, gpus: 0.5}, dlg: {gpus: 1, memory_mib: 2048}}\n"
         "store: {uri: 's3://bucket/x', private_uri: /secure}\n"
         "max_failures: 0.1\n"
     )
@@ -235,13 +245,17 @@ def test_settings_are_no_part_of_a_trial(short: Load) -> None:
     assert [s.canonical for s in plain.expand()] == [s.canonical for s in matrix.expand()]
 
 
-@pytest.mark.parametrize(("text", "trials", "allowed"), [("3", 100, 3), ("0", 5, 0), ("1.0", 7, 7), ("0.5", 3, 1)])
+@pytest.mark.parametrize(
+    ("text", "trials", "allowed"), [("3", 100, 3), ("0", 5, 0), ("1.0", 7, 7), ("0.5", 3, 1)]
+)
 def test_max_failures_is_a_number_or_a_share(short: Load, text: str, trials: int, allowed: int) -> None:
     matrix = short(f"matrix: {{attack: [dlg]}}\nmax_failures: {text}\n")
     assert matrix.settings.allowed_failures(trials) == allowed
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30", 30), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400)]
+)
 def test_time_limits(short: Load, text: str, seconds: float) -> None:
     matrix = short(f"matrix: {{attack: [dlg]}}\nresources: {{dlg: {{timeout: {text}}}}}\n")
     assert matrix.settings.override("attack", "dlg").timeout == seconds

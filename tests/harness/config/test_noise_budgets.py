@@ -80,7 +80,9 @@ def test_a_chain_has_the_budget_of_its_last_link(short: Load) -> None:
 
 def test_a_chain_may_be_written_by_name(short: Load) -> None:
     short_form = short("matrix: {attack: [dlg], defense: [{chain: [clipping, gaussian]}]}\n")
-    long_form = short("matrix: {attack: [dlg], defense: [{name: chain, links: [clipping, {name: gaussian}]}]}\n")
+    long_form = short(
+        "matrix: {attack: [dlg], defense: [{name: chain, links: [clipping, {name: gaussian}]}]}\n"
+    )
     assert [s.canonical for s in short_form.expand()] == [s.canonical for s in long_form.expand()]
 
 
@@ -112,4 +114,7 @@ def test_a_budget_may_lie_deeper_and_be_whole() -> None:
     node = node_of({"name": "rounded", "noise_budget": "auto"}, Mark("m.yaml", 1, ""))
     found = resolve_defense(registry, node, {}, problems)
     assert not len(problems)
-    assert [(p.noise_budget, p.plugin.config.model_dump()["inner"]["bits"]) for p in found] == [(8.0, 8), (4.0, 4)]
+    assert [(p.noise_budget, p.plugin.config.model_dump()["inner"]["bits"]) for p in found] == [
+        (8.0, 8),
+        (4.0, 4),
+    ]

@@ -1,0 +1,185 @@
+"""What an attack is handed: no more than its threat model grants."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from attacks import ATTACKS
+from attacks.base import Snapshot
+from attacks.catalog import MEAN_IMAGE
+from defenses import DEFENSES
+from defenses.catalog import NONE
+from fl.cards import StageRequest
+from fl.types import Artifact
+from harness.execute.environment import MAX_SNAPSHOTS, Environment, make_task
+from harness.execute.federate import run_federation
+from harness.execute.work import FederationItem
+from harness.plan.keys import federation_key
+
+DEFAULTS = """
+defaults:
+  data: {name: digits, size: 8}
+  model: {name: lenet, convs: 2}
+  federation: {clients: 4, rounds: 1, batch_size: 4%s}
+  targets: 1
+"""
+FEDSGD = DEFAULTS % ""
+FEDAVG = DEFAULTS % ", algorithm: fedavg, local_steps: 3, lr: 0.05"
+
+
+@pytest.fixture
+def task_of(workshop, trials_of):
+    """The task, the target and the materials of a matrix's only trial, in a store of its own."""
+
+    def make(text):
+        (trial,), shop = trials_of(text), workshop(f"store-{abs(hash(text))}")
+        (seen,) = shop.materials.seen(trial.spec)
+        return make_task(trial, seen, shop.materials), seen, shop
+
+    return make
+
+
+def private_batch(seen, shop, spec_text_task):
+    part = shop.materials.dataset(spec_text_task).part("private")
+    positions = part.positions(seen.secret.image_ids)
+    return part.images(positions), part.labels[positions]
+
+
+def environment(timeout_s=None):
+    return Environment(torch.device("cpu"), timeout_s=timeout_s)
+
+
+def test_snapshots_are_thinned_evenly_and_the_first_and_latest_are_kept():
+    env = environment()
+    for iteration in range(1000):
+        env.record("task", Snapshot(iteration, {"matching": 1.0}, 1.0))
+    kept = [snapshot.iteration for snapshot in env.snapshots["task"]]
+
+    assert MAX_SNAPSHOTS // 3 <= len(kept) <= MAX_SNAPSHOTS
+    assert (kept[0], kept[-1]) == (0, 999)
+    gaps = [after - before for before, after in zip(kept, kept[1:], strict=False)]
+    assert kept == sorted(kept)
+    assert max(gaps) <= 1000 / (MAX_SNAPSHOTS // 4)
+
+
+def test_only_a_deadline_stops_an_attack():
+    assert not environment().stopping("task")
+    assert not environment(timeout_s=3600).stopping("task")
+    assert environment(timeout_s=0).stopping("task")
+
+
+@pytest.mark.parametrize("settings", [FEDSGD, FEDAVG])
+def test_the_simulated_client_is_the_client(trials_of, workshop, settings):
+    """On the private batch it gives, to rounding, the update that was observed."""
+    (trial,), shop = trials_of(settings + "matrix: {attack: [random_guess]}"), workshop()
+    (seen,) = shop.materials.seen(trial.spec)
+    task = make_task(trial, seen, shop.materials)
+    part = shop.materials.dataset(trial.spec).part("private")
+    positions = part.positions(seen.secret.image_ids)
+    images, labels = part.images(positions), part.labels[positions]
+    update = task.simulate(images, labels, task.observation.sent, task.streams.torch("simulation"))
+
+    assert update.n_images >= 4
+    for name, tensor in task.observation.update.tensors.items():
+        torch.testing.assert_close(update.tensors[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_only_an_adaptive_attacker_knows_the_defense(task_of):
+    text = FEDSGD + "matrix: {attack: [random_guess], defense: [{name: clipping, bound: 0.01}], attacker: [%s]}"
+    static, seen, _ = task_of(text % "static")
+    adaptive, _, _ = task_of(text % "adaptive")
+    images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)
+
+    def norm(task):
+        update = task.simulate(images, labels, task.observation.sent, task.streams.torch("simulation"))
+        return torch.cat([tensor.flatten() for tensor in update.tensors.values()]).norm().item()
+
+    assert static.defense is None
+    assert norm(static) > 0.02
+    assert adaptive.defense is not None
+    assert norm(adaptive) == pytest.approx(0.01, rel=1e-4)
+    assert norm(static) != norm(adaptive)
+
+
+def test_a_defense_that_reads_its_images_cannot_read_any_for_an_attacker(task_of, register):
+    class Reader(DEFENSES.implementation("none")):
+        def for_client(self, context):
+            context.read_images(context.image_ids)
+
+    globals()["Reader"] = Reader
+    register(DEFENSES, replace(NONE, name="reader", implementation=f"{__name__}:Reader"))
+    text = FEDSGD + "matrix: {attack: [random_guess], defense: [%s], attacker: [adaptive]}"
+    task, _, _ = task_of(text % "none")
+    simulate = replace(task.simulate, defense=Reader(task.simulate.defense.config))
+
+    with pytest.raises(PermissionError, match="no private images"):
+        simulate(torch.rand(1, 1, 8, 8), torch.zeros(1).long(), task.observation.sent, torch.Generator())
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_public_images_and_hyperparameters_are_handed_over_where_granted(task_of, granted):
+    knowledge = f"{{public_data: {str(granted).lower()}, local_hyperparameters: {str(granted).lower()}}}"
+    task, _, shop = task_of(
+        FEDAVG + f"matrix: {{attack: [random_guess], threat_model: [{{knowledge: {knowledge}}}]}}"
+    )
+
+    assert (task.public is not None) == granted
+    assert (task.observation.knowledge.local_training is not None) == granted
+
+
+def test_another_data_set_can_be_the_public_one(task_of):
+    own, _, _ = task_of(FEDSGD + "matrix: {attack: [random_guess]}")
+    narrowed, _, _ = task_of(
+        FEDSGD + "matrix: {attack: [random_guess], public: [{name: digits, size: 8, public_labels: [3]}]}"
+    )
+
+    assert set(narrowed.public.labels.tolist()) == {3}
+    assert len(own.public.images) > len(narrowed.public.images)
+
+
+def test_the_label_to_recover_is_known_to_a_model_inversion(workshop, trials_of):
+    (trial,) = trials_of(
+        """
+        defaults:
+          data: {name: digits, size: 8}
+          model: {name: lenet, convs: 2}
+          federation: {clients: 4, rounds: 1, batch_size: 16}
+          observe: {kind: global_model, rounds: [0, 1]}
+          threat_model: {position: participant}
+          targets: 3
+        matrix: {attack: [random_guess]}
+        """
+    )
+    shop = workshop()
+    run_federation(
+        shop.materials, shop.store, FederationItem(federation_key(trial.spec), trial.spec)
+    )
+    tasks = [make_task(trial, seen, shop.materials) for seen in shop.materials.seen(trial.spec)]
+
+    assert len({task.target_label for task in tasks}) == 3
+    for task in tasks:
+        assert task.task_id == f"{trial.trial_id}/round1-label{task.target_label}"
+        assert [view.update for view in task.observation.history] == [None, None]
+
+
+def test_private_stages_stay_with_the_defense(task_of, workshop, trials_of, register):
+    def stages(config, spec):
+        return [
+            StageRequest(name, "prior", "nowhere:nothing", 1, {"name": name}, private=name == "shadow")
+            for name in ("generator", "shadow")
+        ]
+
+    register(ATTACKS, replace(MEAN_IMAGE, name="staged", stages=stages))
+    (trial,), shop = trials_of(FEDSGD + "matrix: {attack: [staged]}"), workshop()
+    for request in stages(None, None):
+        artifact = Artifact({"weight": torch.ones(1)}, {"of": request.name})
+        (shop.private if request.private else shop.store).put(request.key, artifact)
+    (seen,) = shop.materials.seen(trial.spec)
+    task = make_task(trial, seen, shop.materials)
+
+    assert {name: artifact.data["of"] for name, artifact in task.artifacts.items()} == {
+        "generator": "generator"
+    }
