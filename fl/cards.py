@@ -169,7 +169,7 @@ class ModelTraits:
         head_bias: Its head has a bias.
         non_negative_features: The head's input is never negative.
         convolution: It has a convolution (and so a layer for Grad-CAM).
-        twice_differentiable: Smooth activations only, so that gradient matching has useful second derivatives.
+        twice_differentiable: Smooth activations only, so that second derivatives are useful.
         min_size: Smallest image side, in pixels.
         channels: Image channels it takes; None for any.
         mflop_per_image: Multiply-adds of one forward pass at the data's size, in millions times two.
@@ -244,7 +244,7 @@ class DefenseCard(Card[ConfigT]):
 
     Attributes:
         noise_budget: From a configuration to its noise budget (a chain takes that of its last link).
-        hooks: Names of the `defenses.base` hooks it overrides; {"protect"} alone lets clean updates be shared.
+        hooks: Names of the hooks it overrides (`fl.hooks`, `defenses.base`).
         mirrored: It has `estimate` and `mirror`, so that an adaptive attacker can model it.
         compatible: Reason why it cannot work in a setting, or None.
         stages: What must be prepared for it.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from harness.execute.work import Trial
 
 MAX_SNAPSHOTS = 60
+"""Even, so that thinning always keeps the latest of the snapshots on the grid."""
 
 
 class Environment:
@@ -68,12 +69,11 @@ class _Trace:
 
     def add(self, snapshot: Snapshot) -> None:
         on_grid = self._seen % self._stride == 0
-        self._seen += 1
-        self._latest = [] if on_grid else [snapshot]
         if on_grid:
             self._kept.append(snapshot)
-        if len(self._kept) == MAX_SNAPSHOTS:
-            self._latest = self._latest or [snapshot]
+        self._latest = [] if on_grid else [snapshot]
+        self._seen += 1
+        if len(self._kept) > MAX_SNAPSHOTS:
             del self._kept[1::2]
             self._stride *= 2
 

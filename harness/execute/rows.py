@@ -82,7 +82,7 @@ class RowMaker:
         """Return the row of a trial that is given up."""
         row = self._base(trial.trial_id, trial.spec, status="failed", attempts=attempts)
         error = {"error": failure.error, "traceback": failure.traceback or None}
-        return TrialRows(trial={**row, **error}, reconstructions=[], traces=[], rounds=[])
+        return TrialRows(trial={**row, **error})
 
     def not_applicable(self, trial: Trial, reason: str, *, name: str) -> TrialRows:
         """Return the row of a trial that means nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from attacks import ATTACKS
 from attacks.base import Snapshot
 from attacks.catalog import MEAN_IMAGE
 from defenses import DEFENSES
+from defenses.base import Defense
 from defenses.catalog import NONE
 from fl.cards import StageRequest
 from fl.types import Artifact
@@ -31,38 +33,43 @@ FEDAVG = DEFAULTS % ", algorithm: fedavg, local_steps: 3, lr: 0.05"
 
 
 @pytest.fixture
-def task_of(workshop, trials_of):
-    """The task, the target and the materials of a matrix's only trial, in a store of its own."""
+def only_task(workshop, trials_of):
+    """A matrix's only trial and target: the trial, its target, its task, and the shop they are made in."""
 
-    def make(text):
-        (trial,), shop = trials_of(text), workshop(f"store-{abs(hash(text))}")
+    def make(text, shop=None):
+        (trial,), shop = trials_of(text), shop or workshop()
         (seen,) = shop.materials.seen(trial.spec)
-        return make_task(trial, seen, shop.materials), seen, shop
+        return trial, seen, make_task(trial, seen, shop.materials), shop
 
     return make
 
 
-def private_batch(seen, shop, spec_text_task):
-    part = shop.materials.dataset(spec_text_task).part("private")
-    positions = part.positions(seen.secret.image_ids)
-    return part.images(positions), part.labels[positions]
+@pytest.fixture
+def task_of(only_task):
+    """The task of a matrix's only trial and target."""
+    return lambda text: only_task(text)[2]
 
 
 def environment(timeout_s=None):
     return Environment(torch.device("cpu"), timeout_s=timeout_s)
 
 
-def test_snapshots_are_thinned_evenly_and_the_first_and_latest_are_kept():
+@pytest.mark.parametrize("count", [1, 2, 59, 60, 61, 62, 120, 121, 1000, 4801])
+def test_snapshots_are_thinned_evenly_and_the_first_and_latest_are_kept(count):
     env = environment()
-    for iteration in range(1000):
+    for iteration in range(count):
         env.record("task", Snapshot(iteration, {"matching": 1.0}, 1.0))
-    kept = [snapshot.iteration for snapshot in env.snapshots["task"]]
+        env.record("other", Snapshot(iteration, {"matching": 2.0}, 2.0))
+    taken = env.taken("task")
+    kept = [snapshot.iteration for snapshot in taken]
+    gaps = [after - before for before, after in pairwise(kept)]
 
-    assert MAX_SNAPSHOTS // 3 <= len(kept) <= MAX_SNAPSHOTS
-    assert (kept[0], kept[-1]) == (0, 999)
-    gaps = [after - before for before, after in zip(kept, kept[1:], strict=False)]
-    assert kept == sorted(kept)
-    assert max(gaps) <= 1000 / (MAX_SNAPSHOTS // 4)
+    assert min(count, MAX_SNAPSHOTS // 2) <= len(kept) <= MAX_SNAPSHOTS + 1
+    assert (kept[0], kept[-1]) == (0, count - 1)
+    assert len(set(gaps[:-1])) <= 1
+    assert not gaps or 1 <= gaps[-1] <= gaps[0]
+    assert {snapshot.best for snapshot in taken} == {1.0}
+    assert env.taken("task") == []
 
 
 def test_only_a_deadline_stops_an_attack():
@@ -72,11 +79,9 @@ def test_only_a_deadline_stops_an_attack():
 
 
 @pytest.mark.parametrize("settings", [FEDSGD, FEDAVG])
-def test_the_simulated_client_is_the_client(trials_of, workshop, settings):
+def test_the_simulated_client_is_the_client(only_task, settings):
     """On the private batch it gives, to rounding, the update that was observed."""
-    (trial,), shop = trials_of(settings + "matrix: {attack: [random_guess]}"), workshop()
-    (seen,) = shop.materials.seen(trial.spec)
-    task = make_task(trial, seen, shop.materials)
+    trial, seen, task, shop = only_task(settings + "matrix: {attack: [random_guess]}")
     part = shop.materials.dataset(trial.spec).part("private")
     positions = part.positions(seen.secret.image_ids)
     images, labels = part.images(positions), part.labels[positions]
@@ -88,9 +93,8 @@ def test_the_simulated_client_is_the_client(trials_of, workshop, settings):
 
 
 def test_only_an_adaptive_attacker_knows_the_defense(task_of):
-    text = FEDSGD + "matrix: {attack: [random_guess], defense: [{name: clipping, bound: 0.01}], attacker: [%s]}"
-    static, seen, _ = task_of(text % "static")
-    adaptive, _, _ = task_of(text % "adaptive")
+    text = FEDSGD + "matrix: {attack: [mean_image], defense: [{name: clipping, bound: 0.01}], attacker: [%s]}"
+    static, adaptive = task_of(text % "static"), task_of(text % "adaptive")
     images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)
 
     def norm(task):
@@ -101,38 +105,38 @@ def test_only_an_adaptive_attacker_knows_the_defense(task_of):
     assert norm(static) > 0.02
     assert adaptive.defense is not None
     assert norm(adaptive) == pytest.approx(0.01, rel=1e-4)
-    assert norm(static) != norm(adaptive)
 
 
-def test_a_defense_that_reads_its_images_cannot_read_any_for_an_attacker(task_of, register):
-    class Reader(DEFENSES.implementation("none")):
-        def for_client(self, context):
-            context.read_images(context.image_ids)
+class Reader(Defense):
+    """Looks at its client's images."""
 
-    globals()["Reader"] = Reader
+    def for_client(self, context):
+        context.read_images(context.image_ids)
+        return super().for_client(context)
+
+
+def test_a_defense_that_reads_its_clients_images_finds_none_with_an_attacker(only_task, register):
     register(DEFENSES, replace(NONE, name="reader", implementation=f"{__name__}:Reader"))
-    text = FEDSGD + "matrix: {attack: [random_guess], defense: [%s], attacker: [adaptive]}"
-    task, _, _ = task_of(text % "none")
-    simulate = replace(task.simulate, defense=Reader(task.simulate.defense.config))
+    text = FEDSGD + "matrix: {attack: [random_guess], defense: [reader], attacker: [adaptive]}"
+    _, _, task, _ = only_task(text)
+    images, labels = torch.rand(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64)
 
     with pytest.raises(PermissionError, match="no private images"):
-        simulate(torch.rand(1, 1, 8, 8), torch.zeros(1).long(), task.observation.sent, torch.Generator())
+        task.simulate(images, labels, task.observation.sent, task.streams.torch("simulation"))
 
 
 @pytest.mark.parametrize("granted", [True, False])
 def test_public_images_and_hyperparameters_are_handed_over_where_granted(task_of, granted):
     knowledge = f"{{public_data: {str(granted).lower()}, local_hyperparameters: {str(granted).lower()}}}"
-    task, _, shop = task_of(
-        FEDAVG + f"matrix: {{attack: [random_guess], threat_model: [{{knowledge: {knowledge}}}]}}"
-    )
+    task = task_of(FEDAVG + f"matrix: {{attack: [random_guess], threat_model: [{{knowledge: {knowledge}}}]}}")
 
     assert (task.public is not None) == granted
     assert (task.observation.knowledge.local_training is not None) == granted
 
 
 def test_another_data_set_can_be_the_public_one(task_of):
-    own, _, _ = task_of(FEDSGD + "matrix: {attack: [random_guess]}")
-    narrowed, _, _ = task_of(
+    own = task_of(FEDSGD + "matrix: {attack: [random_guess]}")
+    narrowed = task_of(
         FEDSGD + "matrix: {attack: [random_guess], public: [{name: digits, size: 8, public_labels: [3]}]}"
     )
 
@@ -154,9 +158,7 @@ def test_the_label_to_recover_is_known_to_a_model_inversion(workshop, trials_of)
         """
     )
     shop = workshop()
-    run_federation(
-        shop.materials, shop.store, FederationItem(federation_key(trial.spec), trial.spec)
-    )
+    run_federation(shop.materials, shop.store, FederationItem(federation_key(trial.spec), trial.spec))
     tasks = [make_task(trial, seen, shop.materials) for seen in shop.materials.seen(trial.spec)]
 
     assert len({task.target_label for task in tasks}) == 3
@@ -165,7 +167,7 @@ def test_the_label_to_recover_is_known_to_a_model_inversion(workshop, trials_of)
         assert [view.update for view in task.observation.history] == [None, None]
 
 
-def test_private_stages_stay_with_the_defense(task_of, workshop, trials_of, register):
+def test_private_stages_stay_with_the_defense(only_task, workshop, register):
     def stages(config, spec):
         return [
             StageRequest(name, "prior", "nowhere:nothing", 1, {"name": name}, private=name == "shadow")
@@ -173,12 +175,11 @@ def test_private_stages_stay_with_the_defense(task_of, workshop, trials_of, regi
         ]
 
     register(ATTACKS, replace(MEAN_IMAGE, name="staged", stages=stages))
-    (trial,), shop = trials_of(FEDSGD + "matrix: {attack: [staged]}"), workshop()
+    shop = workshop()
     for request in stages(None, None):
         artifact = Artifact({"weight": torch.ones(1)}, {"of": request.name})
         (shop.private if request.private else shop.store).put(request.key, artifact)
-    (seen,) = shop.materials.seen(trial.spec)
-    task = make_task(trial, seen, shop.materials)
+    _, _, task, _ = only_task(FEDSGD + "matrix: {attack: [staged]}", shop)
 
     assert {name: artifact.data["of"] for name, artifact in task.artifacts.items()} == {
         "generator": "generator"

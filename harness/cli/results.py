@@ -1,0 +1,187 @@
+"""Results for people: leakage and utility by what was compared, and single trials."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from fl.errors import UsageError
+from harness.cli.output import console, duration, emit_json, table
+from harness.metrics import METRICS
+from harness.results import AXES, Results, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+COMPARED = ("dataset", "model", "defense", "noise_budget", "attack", "attacker")
+"""What every summary is grouped by."""
+SECTIONS = ("data_", "model_", "federation_", "defense_", "attack_", "observe_", "threat_model_")
+MEASURES = {
+    "psnr_db_median": ("median PSNR dB", "median", "{:.1f}"),
+    "success_rate": ("success rate", "mean", "{:.2f}"),
+    "lpips": ("LPIPS", "mean", "{:.3f}"),
+    "floor_psnr_db": ("floor PSNR dB", "mean", "{:.1f}"),
+    "accuracy": ("accuracy", "mean", "{:.3f}"),
+}
+"""Column of `trials/`: heading, how trials are taken together, and format."""
+MAX_REASONS = 10
+
+
+def show(path: str, *, trial: str | None, as_json: bool) -> None:
+    """Show an experiment, or one of its trials.
+
+    Raises:
+        StoreError: If there are no results, or a file is damaged.
+        UsageError: If no trial, or more than one, has an id that begins with `trial`.
+    """
+    if trial is not None:
+        _show_trial(load(path, tables={"reconstructions"}), trial, as_json=as_json)
+        return
+    trials = load(path, tables=()).trials
+    if as_json:
+        statuses = trials["status"].value_counts().to_dict()
+        emit_json({"path": path, "trials": statuses, "summary": _plain(summary(trials))})
+    else:
+        _print_summary(console(), trials)
+
+
+def print_summary(path: str) -> None:
+    """Write the summary of an experiment.
+
+    Raises:
+        StoreError: If there are no results, or a file is damaged.
+    """
+    _print_summary(console(), load(path, tables=()).trials)
+
+
+def summary(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per combination of what was compared, over seeds, from complete trials.
+
+    Its columns are those of `COMPARED`, then parameters that differ between trials alike in these, then
+    `trials` and the columns of `MEASURES`.
+    """
+    complete = trials[trials["status"] == "complete"]
+    keys = [*COMPARED, *_differing(complete)]
+    groups = complete.groupby(keys, dropna=False)
+    measured = groups.agg(trials=("trial_id", "size"), **{m: (m, how) for m, (_, how, _) in MEASURES.items()})
+    return measured.reset_index().sort_values(keys, key=_none_first, ignore_index=True)
+
+
+def _none_first(column: pd.Series[Any]) -> pd.Series[Any]:
+    return column.replace("none", "") if column.name == "defense" else column
+
+
+def _differing(trials: pd.DataFrame) -> list[str]:
+    """Return the parameters that differ between trials with the same `COMPARED`."""
+    parameters = [
+        column for column in trials.columns if column.startswith(SECTIONS) or column in ("round", "targets")
+    ]
+    distinct = trials.groupby(list(COMPARED), dropna=False)[parameters].nunique(dropna=False)
+    return [column for column in parameters if (distinct[column] > 1).any()]
+
+
+def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows as plain JSON, missing values as null."""
+    records: list[dict[str, Any]] = json.loads(
+        frame.to_json(orient="records", date_format="iso", double_precision=15)
+    )
+    return records
+
+
+def _print_summary(out: Console, trials: pd.DataFrame) -> None:
+    found = summary(trials)
+    if len(found):
+        measures = list(MEASURES)
+        shown = [key for key in found.columns if key not in measures and _worth_showing(found, key)]
+        headings = [key.replace("_", " ") for key in shown] + [MEASURES[m][0] for m in measures]
+        rows = [
+            [*(_cell(row[key]) for key in shown), *(_cell(row[m], MEASURES[m][2]) for m in measures)]
+            for row in _plain(found)
+        ]
+        out.print(
+            table(headings, rows, numbers=("noise budget", "trials", *(m[0] for m in MEASURES.values())))
+        )
+    for status, words in (("failed", "failed"), ("not_applicable", "not applicable")):
+        _print_reasons(out, trials.loc[trials["status"] == status, "error"], words)
+
+
+def _worth_showing(found: pd.DataFrame, key: str) -> bool:
+    return key in ("defense", "noise_budget", "attack", "trials") or found[key].nunique(dropna=False) > 1
+
+
+def _print_reasons(out: Console, errors: pd.Series[str], words: str) -> None:
+    if not len(errors):
+        return
+    counted = errors.fillna("no reason given").value_counts()
+    out.print(f"\n{len(errors):,} trials {words}:", markup=False)
+    for reason, count in counted.head(MAX_REASONS).items():
+        out.print(f"  {count:>6,} x {reason}", markup=False)
+    if len(counted) > MAX_REASONS:
+        out.print(f"  and {len(counted) - MAX_REASONS} other reasons", markup=False)
+
+
+def _show_trial(results: Results, prefix: str, *, as_json: bool) -> None:
+    found = results.trials[results.trials["trial_id"].str.startswith(prefix)]
+    if len(found) != 1:
+        what = f"{len(found)} of them" if len(found) else "none"
+        raise UsageError(
+            f"expected the beginning of one trial's id in {results.path}, got {prefix!r}: {what} match"
+        )
+    row = _plain(found)[0]
+    images = results.reconstructions[results.reconstructions["trial_id"] == row["trial_id"]]
+    if as_json:
+        emit_json(
+            {**row, "spec": json.loads(row["spec"]), "reconstructions": _plain(images.drop(columns="png"))}
+        )
+        return
+    out = console()
+    out.print(f"[bold]{row['trial_id']}[/bold]  {row['status']}")
+    _print_fields(out, "", {axis: row[axis] for axis in AXES})
+    if row["error"]:
+        out.print(f"\n{row['error']}\n{row['traceback'] or ''}", markup=False)
+    if row["status"] != "complete":
+        return
+    _print_leakage(out, row)
+    utility = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss", "epsilon", "delta")
+    _print_fields(out, "utility", {name: row[name] for name in utility})
+    cost = {"wall": duration(row["wall_s"]), "gradient_evaluations": row["gradient_evaluations"]}
+    _print_fields(out, "cost", {**cost, "attempts": row["attempts"], "device": row["device"]})
+    for column, reason in json.loads(row["null_reasons"] or "{}").items():
+        out.print(f"  {column} is null: {reason}", markup=False)
+    columns = ["target_id", "image_id", "psnr_db", "ssim", "lpips", "label", "true_label"]
+    rows = [[_cell(image[column]) for column in columns] for image in _plain(images[columns])]
+    out.print("\n[bold]images[/bold]")
+    out.print(table(columns, rows, numbers=columns[2:5]))
+
+
+def _print_leakage(out: Console, row: dict[str, Any]) -> None:
+    rows = []
+    for card in METRICS:
+        name = card.column
+        interval = [_cell(row.get(f"{name}_ci_{end}")) for end in ("low", "high")]
+        compared = [_cell(row.get(f"{y}_{name}")) for y in ("floor", "ceiling", "shuffled")]
+        rows.append(
+            (
+                name,
+                _cell(row.get(name)),
+                " to ".join(map(str, interval)),
+                _cell(row.get(f"{name}_median")),
+                *compared,
+            )
+        )
+    out.print("\n[bold]leakage[/bold]")
+    headings = ("metric", "mean", "95 % interval", "median", "floor", "ceiling", "shuffled")
+    out.print(table(headings, rows, numbers=headings[1:]))
+
+
+def _print_fields(out: Console, heading: str, fields: dict[str, Any]) -> None:
+    known = [
+        f"{name.replace('_', ' ')} {_cell(value)}" for name, value in fields.items() if value is not None
+    ]
+    if known:
+        out.print(f"{heading + ': ' if heading else '  '}{', '.join(known)}", markup=False)
+
+
+def _cell(value: Any, form: str = "{:.4g}") -> Any:
+    return form.format(value) if isinstance(value, float) else value

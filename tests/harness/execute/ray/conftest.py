@@ -1,0 +1,68 @@
+"""A private Ray for the tests of the executor; their items and lanes are modules in this folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.execute.executor import LaneSettings
+
+sys.path.append(str(Path(__file__).parent))
+
+from ray_test_items import FOLDER
+
+
+@pytest.fixture(scope="session")
+def connections():
+    """Connections to Ray that end with the session: starting one takes seconds."""
+    made = []
+    yield made
+    for connection in made:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def private_ray(connections):
+    """Be connected to a private Ray, whose workers find this folder's modules."""
+    from harness.execute.ray_cluster import RayOptions, connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", FOLDER)
+        connections.append(connect(RayOptions("local", workers=2, gpus=1, object_store_mib=128)))
+
+
+@pytest.fixture
+def no_ray():
+    """Not be connected to Ray; the next module that needs a private one starts another."""
+    from harness.execute.ray_cluster import ray
+
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def store(tmp_path):
+    (tmp_path / "artifacts").mkdir()
+    return tmp_path / "artifacts"
+
+
+@pytest.fixture
+def start(private_ray, store):
+    """Return a function that gives a started executor."""
+    from harness.execute.ray_executor import RayExecutor
+
+    started = []
+
+    def make(lane_class="ray_test_lanes:ArithmeticLane", device="auto"):
+        settings = LaneSettings(str(store), str(store.parent / "private"), device)
+        executor = RayExecutor(settings, lane_class=lane_class)
+        started.append(executor)
+        executor.start()
+        return executor
+
+    yield make
+    for executor in started:
+        executor.close()

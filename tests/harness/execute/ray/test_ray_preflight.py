@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from fl.errors import StoreError, UsageError
+from harness.execute.executor import LaneSettings
+from harness.execute.ray_preflight import Preflight, StoreMarks, environment
+
+
+@pytest.fixture
+def marks(tmp_path):
+    return StoreMarks(LaneSettings(str(tmp_path / "artifacts"), str(tmp_path / "private")))
+
+
+def test_a_node_that_is_like_the_driver_passes_and_leaves_nothing_behind(marks, tmp_path):
+    Preflight(environment(), marks.write()).check()
+    assert len(list(tmp_path.glob("*/.*"))) == 2
+    marks.remove()
+    assert list(tmp_path.glob("*/*")) == []
+
+
+def test_versions_are_those_of_this_process():
+    import torch
+
+    here = environment()
+    assert here["torch"] == torch.__version__.partition("+")[0]
+    assert here["Python"] == ".".join(platform.python_version().split(".")[:2])
+    assert here == environment()
+
+
+@pytest.mark.parametrize("name", ["Python", "leakbench", "torch", "code"])
+def test_another_version_than_the_drivers_is_refused(name):
+    driver = {**environment(), name: "0.0"}
+    with pytest.raises(UsageError, match=f"expected {name} 0.0 as on the driver, got {environment()[name]}"):
+        Preflight(driver, ()).check()
+
+
+def test_a_folder_of_the_same_name_on_another_node_is_refused(marks, tmp_path):
+    written = marks.write()
+    (tmp_path / "private").rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"expected the driver's store at .*private.*shared"):
+        Preflight(environment(), written).check()
+
+
+def test_a_store_that_can_be_read_but_not_written_is_refused(marks, tmp_path, monkeypatch):
+    written = marks.write()
+    from harness.store.storage import LocalStorage
+
+    def full(*args):
+        raise StoreError("no space")
+
+    monkeypatch.setattr(LocalStorage, "write", full)
+    with pytest.raises(StoreError, match="no space"):
+        Preflight(environment(), written).check()
