@@ -10,15 +10,10 @@ import json
 
 from attacks.catalog import ENGINE_VERSION
 from defenses import DEFENSES
-from defenses.catalog import hooks_of
-from fl.specs import FederationSpec, TrialSpec, canonical_json, digest
+from fl.specs import TrialSpec, canonical_json, digest
 
 TRIAL_ID_LENGTH = 20
 FEDERATION_VERSION = 1
-CLEAN_UPDATE_VERSION = 1
-OBSERVATION_VERSION = 1
-NOT_IN_FIRST_ROUND = ("rounds", "participation", "server_lr", "chunk")
-"""Fields of a federation that a client's own update in round 0 does not depend on."""
 
 
 def trial_id(spec: TrialSpec) -> str:
@@ -56,48 +51,6 @@ def federation_key(spec: TrialSpec) -> str:
 def checkpoint_key(federation: str, round: int) -> str:
     """Return the key of a federation's state at the start of a round, given the federation's key."""
     return _key("checkpoint", FEDERATION_VERSION, federation=federation, round=round)
-
-
-def clean_update_key(spec: TrialSpec, target: str) -> str | None:
-    """Return the key of a target's update before the defense acts; None where it is no stage of its own.
-
-    In round 0 nothing has been trained under the defense yet, and a defense that acts only through `protect`
-    changes the finished update: the clean one is shared by all such defenses and budgets.
-    """
-    at_start = spec.observe.kind == "update" and spec.observe.round == 0
-    if spec.federation is None or not at_start or not hooks_of(spec.defense) <= {"protect"}:
-        return None
-    return _key(
-        "clean_update",
-        CLEAN_UPDATE_VERSION,
-        data=_json(spec.data),
-        federation=_first_round(spec.federation),
-        manipulation=_json(spec.threat_model.manipulation),
-        model=_json(spec.model),
-        seed=spec.seed,
-        target=target,
-    )
-
-
-def observation_key(spec: TrialSpec, target: str) -> str:
-    """Return the key of what the adversary sees of one target.
-
-    Raises:
-        ValueError: For a recorded observation, which is an artifact already.
-    """
-    return _key(
-        "observation",
-        OBSERVATION_VERSION,
-        federation=federation_key(spec),
-        observe=_json(spec.observe),
-        target=target,
-        threat_model=_json(spec.threat_model),
-    )
-
-
-def _first_round(federation: FederationSpec) -> object:
-    fields = json.loads(federation.canonical)
-    return {name: value for name, value in fields.items() if name not in NOT_IN_FIRST_ROUND}
 
 
 def _json(section: object) -> object:

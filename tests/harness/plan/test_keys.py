@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -28,9 +27,7 @@ from fl.specs import (
 )
 from harness.plan.keys import (
     checkpoint_key,
-    clean_update_key,
     federation_key,
-    observation_key,
     trial_id,
 )
 
@@ -99,8 +96,6 @@ OF_THE_FEDERATION = {
     "data", "data version", "model", "federation", "defense", "budget", "seed", "manipulation",
     "manipulation version",
 }  # fmt: skip
-BESIDES_IN_AN_OBSERVATION = {"knowledge", "observe"}
-OF_A_CLEAN_UPDATE = OF_THE_FEDERATION - {"defense", "budget"}
 
 
 def test_a_trial_id_is_the_hash_of_engine_and_canonical_spec() -> None:
@@ -145,55 +140,24 @@ def test_a_federation_depends_on_what_trains_it_and_nothing_else(change: str) ->
     assert changed == (change in OF_THE_FEDERATION)
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_an_observation_depends_on_the_federation_and_who_looks(change: str) -> None:
-    target = "round0-client1-batch2"
-    changed = observation_key(replace(SPEC, **CHANGES[change]), target) != observation_key(SPEC, target)
-    assert changed == (change in OF_THE_FEDERATION | BESIDES_IN_AN_OBSERVATION)
-
-
-@pytest.mark.parametrize("change", sorted(set(CHANGES) - {"observe"}))
-def test_a_clean_update_is_shared_by_defenses_that_act_on_the_finished_update(change: str) -> None:
-    target = "round0-client1-batch2"
-    changed = clean_update_key(replace(SPEC, **CHANGES[change]), target) != clean_update_key(SPEC, target)
-    assert changed == (change in OF_A_CLEAN_UPDATE)
-    assert clean_update_key(SPEC, target) is not None
-
-
-def test_rounds_to_come_do_not_change_a_clean_update() -> None:
-    assert SPEC.federation is not None
-    longer = replace(SPEC, federation=SPEC.federation.model_copy(update={"rounds": 9, "participation": 0.5}))
-    assert clean_update_key(longer, "t") == clean_update_key(SPEC, "t")
-    slower = replace(SPEC, federation=SPEC.federation.model_copy(update={"batch_size": 2}))
-    assert clean_update_key(slower, "t") != clean_update_key(SPEC, "t")
-
-
-def test_later_rounds_and_sums_have_no_clean_update() -> None:
-    assert clean_update_key(replace(SPEC, observe=ObserveSpec(round=1)), "t") is None
-    assert clean_update_key(replace(SPEC, observe=ObserveSpec(kind="aggregate")), "t") is None
-
-
-def test_targets_and_rounds_have_keys_of_their_own() -> None:
+def test_rounds_have_keys_of_their_own() -> None:
     key = federation_key(SPEC)
     keys = {
         key,
         *(checkpoint_key(key, number) for number in range(3)),
-        *(observation_key(SPEC, target) for target in "ab"),
-        *(clean_update_key(SPEC, target) for target in "ab"),
     }
-    assert len(keys) == 8
+    assert len(keys) == 4
 
 
 def test_a_recorded_observation_has_no_federation() -> None:
     recorded = replace(SPEC, data=None, model=None, federation=None, recorded=Recorded(file="a", sha256="b"))
     with pytest.raises(ValueError, match="recorded observation"):
         federation_key(recorded)
-    assert clean_update_key(recorded, "t") is None
     elsewhere = replace(recorded, recorded=Recorded(file="other", sha256="b"))
     assert trial_id(elsewhere) == trial_id(recorded)
 
 
-def trained_defense(version: int, *, hooks: frozenset[str] = frozenset({"protect"})) -> DefenseCard[Any]:
+def trained_defense(version: int) -> DefenseCard[Any]:
     budget = NoiseBudget("", "", "none", stronger="higher", off=None, grid=())
 
     def stages(config: NoConfig, spec: TrialSpec) -> list[StageRequest]:
@@ -206,7 +170,7 @@ def trained_defense(version: int, *, hooks: frozenset[str] = frozenset({"protect
         config=NoConfig,
         implementation="m:d",
         noise_budget=lambda config: budget,
-        hooks=hooks,
+        hooks=frozenset({"protect"}),
         mirrored=False,
         stages=stages,
     )
@@ -220,8 +184,3 @@ def test_a_defenses_stages_are_in_the_federations_key() -> None:
         keys.append(federation_key(spec))
         DEFENSES.unregister("trained")
     assert keys[0] != keys[1]
-
-
-def test_a_defense_that_acts_in_training_has_no_clean_update(register: Callable[[Any], None]) -> None:
-    register(trained_defense(1, hooks=frozenset({"protect", "gradients"})))
-    assert clean_update_key(replace(SPEC, defense=Plugin("trained", 1, NoConfig())), "t") is None

@@ -1,4 +1,4 @@
-"""Like DP-SGD: Poisson batches, clipped per-sample gradients, noise, and a (crude) account of epsilon."""
+"""Like DP-SGD: Poisson batches, per-sample gradients clipped to 1, noise, a crude account of epsilon."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from defenses.norms import global_norm
 from fl.cards import DefenseCard, NoiseBudget
 from fl.specs import Config
 
+
 class DpSgdConfig(Config):
     sigma: float = 1.0
-    clip: float = 1.0
     delta: float = 1e-5
 
 
@@ -28,13 +28,12 @@ class DpSgdClient(ClientDefense):
 
     def gradients(self, step, batch):
         total = {name: torch.zeros_like(p) for name, p in step.trainer.parameters.items()}
-        for i, name in enumerate(batch.image_ids):
-            one = super().gradients(step, Batch(batch.images[i : i + 1], batch.labels[i : i + 1], (name,)))
-            scale = (self.config.clip / global_norm(one)).clamp(max=1)
+        for i in range(len(batch)):
+            one = super().gradients(step, Batch(batch.images[i : i + 1], batch.labels[i : i + 1], ("",)))
+            scale = (1 / global_norm(one)).clamp(max=1)
             total = {key: total[key] + scale * one[key] for key in total}
-        std = self.config.sigma * self.config.clip
-        noise = {key: std * torch.randn(t.shape, generator=step.stream) for key, t in total.items()}
-        return {key: (total[key] + noise[key]) / self.context.batch_size for key in total}
+        noise = {key: torch.randn(tensor.shape, generator=step.stream) for key, tensor in total.items()}
+        return {k: (total[k] + self.config.sigma * noise[k]) / self.context.batch_size for k in total}
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class DpSgd(Defense[DpSgdConfig]):
 
     def guarantee(self, context):
         steps = context.rounds * context.steps
-        each = math.sqrt(2 * math.log(1.25 * steps / self.config.delta)) / self.config.sigma
-        return PrivacySpent(steps * each, self.config.delta, "example", "basic composition, no amplification")
+        epsilon = steps * math.sqrt(2 * math.log(1.25 * steps / self.config.delta)) / self.config.sigma
+        return PrivacySpent(epsilon, self.config.delta, "example", "basic composition")
 
 
 CARD = DefenseCard(
@@ -53,8 +52,8 @@ CARD = DefenseCard(
     version=1,
     summary="Like DP-SGD.",
     config=DpSgdConfig,
-    mirrored=False,
     implementation="fake_dp_sgd:DpSgd",
     hooks=frozenset({"sampler", "gradients"}),
+    mirrored=False,
     noise_budget=lambda config: NoiseBudget("sigma", "clips", "gradient", "higher", None, (1.0,)),
 )

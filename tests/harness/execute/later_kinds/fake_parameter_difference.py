@@ -35,7 +35,7 @@ class ParameterDifference(Attack[DifferenceConfig]):
                 (inputs.grad,) = torch.autograd.grad(cost, [inputs])
                 optimizer.step()
             images = seen.image.denormalise(inputs.detach()).clamp(0, 1)
-            yield Reconstruction(task.task_id, images, None, {"matching": float(cost)}, steps, steps)
+            yield Reconstruction(task.task_id, images, None, {"matching": cost.item()}, steps, steps)
 
 
 def compatible(config, setting):
