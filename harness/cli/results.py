@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 COMPARED = ("dataset", "model", "defense", "noise_budget", "attack", "attacker")
 """What every summary is grouped by."""
+ALWAYS = ("defense", "noise_budget", "attack")
+"""Of these, what is shown even where it is the same in all trials."""
 SECTIONS = ("data_", "model_", "federation_", "defense_", "attack_", "observe_", "threat_model_")
 MEASURES = {
     "psnr_db_median": ("median PSNR dB", "median", "{:.1f}"),
@@ -74,9 +76,8 @@ def _none_first(column: pd.Series[Any]) -> pd.Series[Any]:
 
 def _differing(trials: pd.DataFrame) -> list[str]:
     """Return the parameters that differ between trials with the same `COMPARED`."""
-    parameters = [
-        column for column in trials.columns if column.startswith(SECTIONS) or column in ("round", "targets")
-    ]
+    named = [*(c for c in trials.columns if c.startswith(SECTIONS)), "round", "targets"]
+    parameters = [column for column in named if not column.endswith(("_key", "_version"))]
     distinct = trials.groupby(list(COMPARED), dropna=False)[parameters].nunique(dropna=False)
     return [column for column in parameters if (distinct[column] > 1).any()]
 
@@ -92,22 +93,41 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _print_summary(out: Console, trials: pd.DataFrame) -> None:
     found = summary(trials)
     if len(found):
-        measures = list(MEASURES)
-        shown = [key for key in found.columns if key not in measures and _worth_showing(found, key)]
-        headings = [key.replace("_", " ") for key in shown] + [MEASURES[m][0] for m in measures]
+        keys = [key for key in COMPARED if key in ALWAYS or found[key].nunique(dropna=False) > 1]
+        options = _options(found)
+        headings = [key.replace("_", " ") for key in keys] + ["options"] * any(options) + ["trials"]
         rows = [
-            [*(_cell(row[key]) for key in shown), *(_cell(row[m], MEASURES[m][2]) for m in measures)]
-            for row in _plain(found)
+            [
+                *(_cell(row[key]) for key in keys),
+                *([text] if any(options) else []),
+                row["trials"],
+                *(_cell(row[measure], form) for measure, (_, _, form) in MEASURES.items()),
+            ]
+            for row, text in zip(_plain(found), options, strict=True)
         ]
-        out.print(
-            table(headings, rows, numbers=("noise budget", "trials", *(m[0] for m in MEASURES.values())))
-        )
+        measured = [heading for heading, _, _ in MEASURES.values()]
+        out.print(table([*headings, *measured], rows, numbers=("noise budget", "trials", *measured)))
     for status, words in (("failed", "failed"), ("not_applicable", "not applicable")):
         _print_reasons(out, trials.loc[trials["status"] == status, "error"], words)
 
 
-def _worth_showing(found: pd.DataFrame, key: str) -> bool:
-    return key in ("defense", "noise_budget", "attack", "trials") or found[key].nunique(dropna=False) > 1
+def _options(found: pd.DataFrame) -> list[str]:
+    """Return, for each row of a summary, the parameters that tell it from others with the same `COMPARED`."""
+    extra = [column for column in found.columns if column not in (*COMPARED, "trials", *MEASURES)]
+    if not extra:
+        return [""] * len(found)
+    distinct = found.groupby(list(COMPARED), dropna=False)[extra].transform(lambda c: c.nunique(dropna=False))
+    rows = zip(_plain(found), distinct.to_dict("records"), strict=True)
+    return [
+        ", ".join(f"{_short(c)}={_cell(row[c])}" for c in extra if row[c] is not None and counts[c] > 1)
+        for row, counts in rows
+    ]
+
+
+def _short(column: str) -> str:
+    """Return a parameter's name without its section."""
+    section = next((section for section in SECTIONS if column.startswith(section)), "")
+    return column.removeprefix(section)
 
 
 def _print_reasons(out: Console, errors: pd.Series[str], words: str) -> None:

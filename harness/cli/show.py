@@ -39,9 +39,9 @@ def command(what: str, name: str | None, as_json: bool) -> None:
     elif kind is not None:
         raise UsageError(f"expected a name after {what!r}; `bench ls {kind.plural}` lists them")
     elif "://" in what or Path(what).exists() or "/" in what:
-        from harness.cli import results
+        from harness.cli.results import show
 
-        results.show(what, trial=name, as_json=as_json)
+        show(what, trial=name, as_json=as_json)
     elif name is None and (found := kind_of(what)) is not None:
         print_card(found.load().get(what), as_json=as_json)
     elif name is None:

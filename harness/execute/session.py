@@ -119,16 +119,16 @@ def run_matrix(request: RunRequest, listener: RunListener) -> RunResult:
             columns=plan.axis_columns,
             names={trial.trial_id: trial.name for trial in plan.todo},
         )
-        experiment.begin(manifest(plan, stores))
-        _store_not_applicable(experiment, rows, plan, stored)
         loop = RunLoop(experiment, executor, rows, _options(request, plan), listener)
         todo = [Trial(trial.trial_id, trial.spec) for trial in plan.todo]
         try:
             executor.start()
+            experiment.begin(manifest(plan, stores))
+            _store_not_applicable(experiment, rows, plan, stored)
             result = loop.run(todo, skipped=plan.counts()["not_applicable"], held_back=plan.held_back)
         finally:
             executor.close()
-            experiment.compact_if_needed()
+        experiment.compact_if_needed()
     return result
 
 

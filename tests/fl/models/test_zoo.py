@@ -158,6 +158,19 @@ def test_convnet_has_eight_convolutions_in_the_paper_s_widths(model_plugin, make
     assert model.head.in_features == 36 * 64
 
 
+def test_convnet_without_batch_norm_starts_with_signal_in_every_layer(model_plugin, make_info):
+    info = make_info(size=32, channels=3)
+    model = materialise(state_of(model_plugin("convnet", width=16, batch_norm=False), info))
+    spread = []
+    for block in model.blocks.values():
+        block.register_forward_hook(lambda module, inputs, output: spread.append(output.std()))
+    model(inputs_for(info))
+
+    assert len(spread) == 8
+    assert all(0.2 < s < 2 for s in spread)
+    assert model.body.conv8.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
+
+
 @pytest.mark.parametrize("name", ["lenet", "convnet", "resnet20"])
 def test_too_small_images_are_refused(name, model_plugin, make_info):
     with pytest.raises(UsageError, match=r"expected images of at least \d px .* got 7 px"):

@@ -63,9 +63,12 @@ def rows_of(png):
                 }
                 for index in range(images if complete else 0)
             ],
-            traces=[{"trial_id": trial_id, "target_id": "t0", "iteration": 5, "best": 0.1}] if complete else [],
+            traces=[{"trial_id": trial_id, "target_id": "t0", "iteration": 5, "best": 0.1}]
+            if complete
+            else [],
             rounds=[
-                {"federation_key": federation, "round": number, "accuracy": 0.1 * number} for number in range(2)
+                {"federation_key": federation, "round": number, "accuracy": 0.1 * number}
+                for number in range(2)
             ],
         )
 

@@ -71,7 +71,12 @@ def test_equal_artifacts_have_equal_bytes(store, artifact):
 
 def test_views_and_tied_tensors(store):
     stack = torch.arange(12.0).reshape(3, 4)
-    tensors = {"row": stack[1], "column": stack[:, 1], "same": stack[1], "grad": stack.clone().requires_grad_()}
+    tensors = {
+        "row": stack[1],
+        "column": stack[:, 1],
+        "same": stack[1],
+        "grad": stack.clone().requires_grad_(),
+    }
     store.put(KEY, Artifact(tensors))
     back = store.get(KEY).tensors
     assert back["row"].tolist() == back["same"].tolist() == [4, 5, 6, 7]
@@ -114,7 +119,12 @@ def test_a_changed_byte_is_found(store, artifact, where):
     with open(path_of(store), "rb") as file:
         content = bytearray(file.read())
     start = 8 + int.from_bytes(content[:8], "little")
-    position = {"first": 0, "header": content.index(b"weights"), "tensors": start + 3, "last": len(content) - 1}
+    position = {
+        "first": 0,
+        "header": content.index(b"weights"),
+        "tensors": start + 3,
+        "last": len(content) - 1,
+    }
     content[position[where]] ^= 1
     with open(path_of(store), "wb") as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""Drivers that die at every step: no reader ever sees a trial twice, and the next driver puts all in order."""
+"""Drivers that die at every step: no reader sees a trial twice, and the next driver puts all in order."""
 
 from __future__ import annotations
 
@@ -207,8 +207,8 @@ def test_a_driver_may_die_at_any_step(kind, change, stored, tmp_path, rows_of):
     kind=st.sampled_from(["local", "object"]),
     deaths=st.lists(st.integers(3, 30), min_size=2, max_size=4),
 )
-def test_recovery_itself_may_die(change, kind, deaths, stored, tmp_path, rows_of):
-    root = copy(stored, tmp_path / "x")
+def test_recovery_itself_may_die(change, kind, deaths, stored, rows_of):
+    root = copy(stored, stored.with_name("y"))
     for fatal in deaths:
         run(change, root, rows_of, kind=kind, fatal=fatal)
         check_readable(root)
@@ -269,7 +269,10 @@ def test_readers_beside_a_busy_driver(tmp_path):
         return pd.read_parquet(root / "trials", columns=["trial_id"]).trial_id.tolist()
 
     def by_duckdb():
-        return [row[0] for row in duckdb.connect().sql(f"select trial_id from '{root}/trials/*.parquet'").fetchall()]
+        return [
+            row[0]
+            for row in duckdb.connect().sql(f"select trial_id from '{root}/trials/*.parquet'").fetchall()
+        ]
 
     def by_us():
         return list(Experiment.open(root).statuses())
@@ -280,8 +283,9 @@ def test_readers_beside_a_busy_driver(tmp_path):
                 seen = read()
             except (OSError, duckdb.Error):
                 continue
-            except pa.ArrowInvalid as error:  # pandas finds no columns in a folder without files
-                assert "No match for FieldRef" in str(error)
+            except pa.ArrowInvalid as error:
+                if "No match for FieldRef" not in str(error):  # pandas, in a folder without files
+                    raise
                 continue
             reads[read.__name__] += 1
             if len(seen) != len(set(seen)):

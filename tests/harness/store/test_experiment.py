@@ -114,7 +114,9 @@ def test_a_retried_trial_is_one_row(storage, experiment, rows_of):
 
 def test_rounds_are_stored_once_per_federation(storage, experiment, rows_of):
     with experiment.lock():
-        experiment.commit([rows_of("a", federation="f"), rows_of("b", federation="f"), rows_of("c", federation="g")])
+        experiment.commit(
+            [rows_of("a", federation="f"), rows_of("b", federation="f"), rows_of("c", federation="g")]
+        )
         experiment.commit([rows_of("d", federation="g"), rows_of("e", federation="h")])
     assert sorted(read(storage, "rounds").federation_key) == list("ffgghh")
 
@@ -213,7 +215,9 @@ def test_a_damaged_file_is_named_and_nothing_is_harmed(storage, experiment, rows
     key = pq.read_metadata(f"{storage.uri}/{table}/{name}").row_group(0).column(0)
     flipped = bytearray(content)
     flipped[key.data_page_offset + key.total_compressed_size - 1] ^= 0xFF
-    damaged = {"short": content[:-10], "flipped": bytes(flipped), "empty": b"", "foreign": b"hello, world"}[damage]
+    damaged = {"short": content[:-10], "flipped": bytes(flipped), "empty": b"", "foreign": b"hello, world"}[
+        damage
+    ]
     storage.write(f"{table}/{name}", damaged)
     with experiment.lock(), pytest.raises(StoreError, match=rf"damaged file .*{name}.*delete it"):
         experiment.recover()
@@ -233,8 +237,10 @@ def test_files_of_others_and_of_the_future_are_refused(storage, experiment, rows
     (name,) = files(storage)
     path = f"{storage.uri}/trials/{name}"
     ours = pq.read_table(path)
-    pq.write_table(ours.replace_schema_metadata({**ours.schema.metadata, b"leakbench.schema_version": b"2"}), path)
-    with experiment.lock(), pytest.raises(StoreError, match="schema version 2.*Upgrade leakbench"):
+    pq.write_table(
+        ours.replace_schema_metadata({**ours.schema.metadata, b"leakbench.schema_version": b"2"}), path
+    )
+    with experiment.lock(), pytest.raises(StoreError, match=r"schema version 2.*Upgrade leakbench"):
         experiment.recover()
     pq.write_table(ours.replace_schema_metadata({}), path)
     with experiment.lock(), pytest.raises(StoreError, match="expected rows of trials"):
@@ -280,7 +286,11 @@ def test_a_driver_that_lost_its_lock_writes_nothing(storage, experiment, rows_of
         for name in storage.names():
             if name.startswith(".lock-"):
                 storage.delete(name)
-        for write in (lambda: experiment.commit([rows_of("b")]), experiment.recover, lambda: experiment.begin({})):
+        for write in (
+            lambda: experiment.commit([rows_of("b")]),
+            experiment.recover,
+            lambda: experiment.begin({}),
+        ):
             with pytest.raises(LockHeldError, match="took over"):
                 write()
     assert list(read(storage).trial_id) == ["a"]
@@ -288,9 +298,10 @@ def test_a_driver_that_lost_its_lock_writes_nothing(storage, experiment, rows_of
 
 def test_an_unwritable_folder(tmp_path):
     (tmp_path / "results").write_text("in the way")
-    with pytest.raises(StoreError, match=r"results.*choose another folder"), Experiment.open(
-        tmp_path / "results" / "x"
-    ).lock():
+    with (
+        pytest.raises(StoreError, match=r"results.*choose another folder"),
+        Experiment.open(tmp_path / "results" / "x").lock(),
+    ):
         pass
 
 

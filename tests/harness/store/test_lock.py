@@ -53,9 +53,8 @@ def test_a_second_driver_is_refused_and_told_who_holds(storage, driver):
 
 
 def test_a_second_lock_of_the_same_process_is_refused(storage):
-    with ExperimentLock(storage):
-        with pytest.raises(LockHeldError, match="in use by"):
-            ExperimentLock(storage).acquire()
+    with ExperimentLock(storage), pytest.raises(LockHeldError, match="in use by"):
+        ExperimentLock(storage).acquire()
     with ExperimentLock(storage):
         pass
     assert storage.names() == []

@@ -91,7 +91,9 @@ def test_private_folders_are_the_users_alone(tmp_path):
         storage.write("ab/c.bin", b"x")
     finally:
         os.umask(before)
-    modes = {name: stat.S_IMODE((tmp_path / "above" / name).stat().st_mode) for name in ("private", "private/ab")}
+    modes = {
+        name: stat.S_IMODE((tmp_path / "above" / name).stat().st_mode) for name in ("private", "private/ab")
+    }
     assert modes == {"private": 0o700, "private/ab": 0o700}
     assert stat.S_IMODE((tmp_path / "above").stat().st_mode) == 0o755
 
