@@ -62,8 +62,8 @@ def duration(seconds: float) -> str:
 
 def size(n_bytes: float) -> str:
     """Return a number of bytes in a unit that keeps it short."""
-    value, units = float(n_bytes), ["B", "KiB", "MiB", "GiB"]
+    value, units = float(n_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
     while value >= 1024 and units[1:]:
         value, units = value / 1024, units[1:]
     digits = 0 if value >= 10 or units[0] == "B" else 1
-    return f"{value:.{digits}f} {units[0]}" if units[0] else f"{value:.1f} TiB"
+    return f"{value:.{digits}f} {units[0]}"

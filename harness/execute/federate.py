@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +86,17 @@ def finish_round(
 
 
 def run_federation(materials: Materials, store: ArtifactStore, item: FederationItem) -> None:
-    """Run all remaining rounds in this process."""
+    """Run all remaining rounds in this process.
+
+    Raises:
+        TimeoutError: If rounds remain when the time is up; those that are done stay done.
+    """
+    limit = math.inf if item.timeout_s is None else item.timeout_s
+    began = time.monotonic()
     state = state_of(materials, store, item)
     while not state.done:
+        if time.monotonic() - began > limit:
+            raise TimeoutError(f"{state.round} of {state.rounds} rounds within {limit:g} s")
         results = [train_chunk(materials, item, state.round, chunk) for chunk in state.chunks]
         state = finish_round(materials, store, item, state.round, results)
 

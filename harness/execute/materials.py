@@ -112,19 +112,22 @@ class Materials:
         return fl.data.load(spec.data)
 
     def public(self, spec: TrialSpec) -> PublicData | None:
-        """Return the attacker's own images, if the threat model grants any."""
+        """Return the attacker's own images, if there are any and the threat model grants them."""
         source = spec.public or spec.data
         if source is None or not spec.threat_model.knowledge.public_data:
             return None
         return self._public_of(source)
 
     def judge_public(self, spec: TrialSpec) -> PublicData | None:
-        """Return the public images for the judge's floors, whether or not the attacker has them."""
+        """Return the public images for the judge's floors, if any, whether or not the attacker has them."""
         source = spec.public or spec.data
         return None if source is None else self._public_of(source)
 
-    def _public_of(self, source: Plugin) -> PublicData:
-        return self._public.get(source.canonical, lambda: fl.data.public_data(fl.data.load(source)))
+    def _public_of(self, source: Plugin) -> PublicData | None:
+        dataset = fl.data.load(source)
+        if not len(dataset.part("public")):
+            return None
+        return self._public.get(source.canonical, lambda: fl.data.public_data(dataset))
 
     def artifacts(self, requests: list[StageRequest]) -> dict[str, Artifact]:
         """Return the stored output of each stage, by the request's name."""

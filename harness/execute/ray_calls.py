@@ -65,7 +65,8 @@ def _answer(ref: Any) -> Answer:
     try:
         return Answer(value=ray.get(ref))
     except ray.exceptions.OutOfMemoryError as error:
-        return Answer(failure=Failure("out_of_memory", _detail(error), str(error)), lost=True)
+        # The rest of the message lists what else runs on the node, which is nobody's business.
+        return Answer(failure=Failure("out_of_memory", _detail(error)), lost=True)
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         text = f"{type(cause).__name__}: {cause}" if cause is not None else str(error)

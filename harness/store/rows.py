@@ -69,14 +69,15 @@ def conform(table: pa.Table, schema: TableSchema, resolve: Resolve | None) -> pa
     """
     import pyarrow as pa
 
-    lacking = [name for name in schema.parameters if name not in table.column_names]
+    stored = set(table.column_names)
+    lacking = set(schema.parameters) - stored
     resolved: list[Row] = []
-    if resolve is not None and lacking and "spec" in table.column_names:
+    if resolve is not None and lacking and "spec" in stored:
         specs = table.column("spec").to_pylist()
         resolved = [{} if spec is None else resolve(spec) for spec in specs]
     columns = []
     for name, kind in schema.kinds.items():
-        if name in table.column_names:
+        if name in stored:
             columns.append(_converted(table.column(name), name, kind))
         elif resolved and name in lacking:
             columns.append(_column(name, kind, [row.get(name) for row in resolved]))

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import textwrap
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from harness.cli import main
+
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(monkeypatch):
+    """Paths such as configs/smoke.yaml are those of the repository."""
+    monkeypatch.chdir(ROOT)
 
 
 class Outcome(NamedTuple):

@@ -23,7 +23,7 @@ from fl.specs import NoConfig
             "expected seeds such as 0,1,2, got '0,one'",
         ),
         (("plan", "configs/quickstart.yaml", "--seeds", "7"), "expected --seeds among those of the matrix"),
-        (("plan", "configs/quickstart.yaml", "--only", "atack=dlg"), "Did you mean 'attack'?"),
+        (("plan", "configs/quickstart.yaml", "--only", "atack=dlg"), "Did you mean 'attack' or"),
         (
             ("plan", "configs/quickstart.yaml", "--skip", "attack=nope"),
             "'--skip attack=nope' to match a trial",

@@ -15,10 +15,13 @@ from defenses import DEFENSES
 from defenses.base import Defense
 from defenses.catalog import NONE
 from fl.cards import StageRequest
+from fl.data import DATASETS, Dataset
+from fl.data.digits import load as load_digits
 from fl.types import Artifact
+from harness.execute.bundle import solve_bundle
 from harness.execute.environment import MAX_SNAPSHOTS, Environment, make_task
 from harness.execute.federate import run_federation
-from harness.execute.work import FederationItem
+from harness.execute.work import BundleItem, FederationItem
 from harness.plan.keys import federation_key
 
 DEFAULTS = """
@@ -184,3 +187,21 @@ def test_private_stages_stay_with_the_defense(only_task, workshop, register):
     assert {name: artifact.data["of"] for name, artifact in task.artifacts.items()} == {
         "generator": "generator"
     }
+
+
+def load_lonely(config):
+    digits = load_digits(config)
+    nothing = replace(digits.part("public"), ids=(), labels=torch.empty(0, dtype=torch.int64))
+    return Dataset(digits.info, {**digits.parts, "public": nothing})
+
+
+def test_a_data_set_without_public_images_leaves_the_attacker_without(only_task, register):
+    card = replace(DATASETS.get("digits"), name="lonely", implementation=f"{__name__}:load_lonely")
+    register(DATASETS, card)
+    trial, _, task, shop = only_task(
+        FEDSGD.replace("digits", "lonely") + "matrix: {attack: [{name: inverting_gradients, iterations: 1}]}"
+    )
+    failures = solve_bundle(shop.materials, shop.store, shop.scorer, BundleItem((trial,)), shop.meter)
+
+    assert task.public is None
+    assert failures == {}

@@ -217,3 +217,21 @@ def test_a_federation_without_rounds_is_the_untrained_model(workshop, trials_of)
     run_federation(shop.materials, shop.store, item)
 
     assert [row["round"] for row in shop.store.read_json(item.key)["rounds"]] == [0]
+
+
+def test_a_federation_out_of_time_keeps_the_rounds_it_finished(workshop, item_of):
+    item, shop = item_of(), workshop()
+    with pytest.raises(TimeoutError, match="0 of 3 rounds within 0 s"):
+        run_federation(shop.materials, shop.store, replace(item, timeout_s=0.0))
+    assert state_of(shop.materials, shop.store, item).round == 0
+
+    train_round(shop, item, state_of(shop.materials, shop.store, item))
+    with pytest.raises(TimeoutError, match="1 of 3 rounds"):
+        run_federation(shop.materials, shop.store, replace(item, timeout_s=0.0))
+    assert state_of(shop.materials, shop.store, item).round == 1
+
+
+def test_a_finished_federation_needs_no_time(workshop, item_of):
+    item, shop = item_of(), workshop()
+    run_federation(shop.materials, shop.store, item)
+    run_federation(shop.materials, shop.store, replace(item, timeout_s=0.0))

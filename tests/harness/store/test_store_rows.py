@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -165,3 +167,15 @@ def test_kinds_are_read_back_from_arrow(table):
     assert stored_kinds(schema.arrow) == schema.kinds
     assert all(arrow_type(kind) == schema.arrow.field(name).type for name, kind in schema.kinds.items())
     assert stored_kinds(pa.schema([("a", pa.int8())])) is None
+
+
+def test_the_readme_explains_every_column():
+    words = set(
+        re.findall(r"`([a-z0-9_]+)`", (Path(__file__).parents[3] / "results" / "README.md").read_text())
+    )
+    derived = re.compile(
+        r"(floor|ceiling|shuffled|oracle_constant|aligned)_.+|.+_(ci_low|ci_high|median|p95|max)"
+    )
+    for table in TABLES:
+        kinds = core_schema(table).kinds
+        assert [name for name in kinds if name not in words and not derived.fullmatch(name)] == []
