@@ -12,31 +12,6 @@ def unobservable(threat_model: ThreatModel, kind: ObservationKind) -> str | None
     return None
 
 
-def fewest_candidates(
-    spec: FederationSpec, observe: ObserveSpec, *, images_private: int, smallest_client: int, labels: int
-) -> int:
-    """Return the number of targets that are there whatever is drawn (with the default batch sampler).
-
-    Args:
-        spec: The federation.
-        observe: What is seen.
-        images_private: Images that all clients hold together.
-        smallest_client: Images that every client is sure to hold.
-        labels: Classes (or outputs of a multilabel task).
-    """
-    if observe.kind == "global_model":
-        return labels
-    clients = spec.participants if smallest_client else 0
-    if observe.kind == "aggregate":
-        return clients // observe.clients
-    if not _every_batch(spec, observe):
-        return clients
-    batches = clients * -(-smallest_client // spec.batch_size)
-    if spec.participants == spec.clients:
-        batches = max(batches, -(-images_private // spec.batch_size))
-    return batches
-
-
 def most_candidates(spec: FederationSpec, observe: ObserveSpec, *, images_private: int, labels: int) -> int:
     """Return the largest number of targets there can be (with the default batch sampler).
 

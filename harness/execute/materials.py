@@ -20,7 +20,7 @@ from defenses import DEFENSES
 from fl.checkpoints import Checkpoint
 from fl.errors import BenchError
 from fl.federation import Federation
-from fl.manipulations import MANIPULATIONS
+from fl.manipulations import manipulation
 from fl.observe import draw_targets, observe
 from fl.seeds import Streams
 from fl.types import Artifact, ModelState, Observation, PublicData, Secret, StageContext, Wrapper
@@ -169,7 +169,7 @@ class Materials:
             defense=build_defense(spec.defense),
             streams=Streams(spec.seed),
             artifacts=self.artifacts(requests),
-            manipulation=_manipulation(spec),
+            manipulation=manipulation(spec.threat_model, Streams(spec.seed)),
             device=self.device,
         )
 
@@ -232,13 +232,3 @@ class Materials:
 def _read_recorded(recorded: Recorded) -> tuple[Seen, ...]:
     observation, secret = fl.recorded.read(Path(recorded.file))
     return (Seen("recorded", observation, secret, None, None),)
-
-
-def _manipulation(spec: TrialSpec) -> Callable[[ModelState], ModelState] | None:
-    named = spec.threat_model.manipulation
-    if named is None:
-        return None
-    card = MANIPULATIONS.get(named.name)
-    config = card.config(**named.config)
-    implementation = MANIPULATIONS.implementation(named.name)
-    return lambda state: implementation(config, state, Streams(spec.seed))

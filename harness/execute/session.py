@@ -159,7 +159,7 @@ def manifest(plan: Plan, stores: Stores) -> dict[str, Any]:
         "environment": environment(),
         "git": git_state(),
         "data": data_checksums(plan),
-        "store": {"artifacts": stores.artifacts},
+        "store": {"artifacts": stores.artifacts, "private": plan.matrix.settings.store.private_uri},
     }
 
 

@@ -29,6 +29,7 @@ from harness.execute.federate import run_federation
 from harness.execute.session import RunRequest, inline, run_matrix
 from harness.execute.work import BundleItem, FederationItem
 from harness.plan.keys import federation_key
+from harness.results import load as load_results
 
 PNG = b"\x89PNG"
 DIGITS = next(card for card in CARDS if card.name == "digits")
@@ -249,8 +250,8 @@ matrix:
 def experiment_on(write_matrix, listener, tmp_path):
     """Run a small matrix on a data set and return the experiment's folder."""
 
-    def run(dataset):
-        matrix = load_matrix(write_matrix(MATRIX % (dataset, dataset), dataset))
+    def run(dataset, settings=""):
+        matrix = load_matrix(write_matrix(settings + MATRIX % (dataset, dataset), dataset))
         result = run_matrix(RunRequest(matrix, tmp_path / "results", inline), listener)
         assert (result.complete, result.exit_code) == (2, 0)
         return tmp_path / "results" / dataset
@@ -312,3 +313,14 @@ def test_the_manifest_names_no_private_place_or_image(experiment_on):
     assert json.loads(manifest)["name"] == "ward"
     assert "patient-" not in manifest
     assert str(folder / "private") not in manifest
+
+
+def test_private_pictures_in_a_store_of_their_own_are_found_again(experiment_on, tmp_path):
+    vault = tmp_path / "vault"
+    folder = experiment_on("ward", f"store: {{private_uri: {vault}}}")
+    results = load_results(folder)
+
+    assert not (folder / "private").exists()
+    assert vault.stat().st_mode & 0o777 == 0o700
+    for picture in results.reconstructions["png"]:
+        assert results.picture(picture).shape == (8, 8)
