@@ -46,6 +46,7 @@ class RunOptions:
 class _Counts:
     complete: int = 0
     failed: int = 0
+    retried: int = 0
 
 
 @dataclass
@@ -139,6 +140,7 @@ class RunLoop:
             instead = self._ledger.after(item, receipt.failure)
             if instead:
                 schedule.again(instead, like=item)
+                self._counts.retried += 1
                 self.listener.message(f"{_named(item)}: {receipt.failure.error}; trying again")
                 return
             lost = schedule.drop_users(item)
@@ -200,6 +202,7 @@ class RunLoop:
                 total=self._counts.complete + self._counts.failed + len(self._waiting),
                 running=tuple(_named(item) for item in self._submitted.values()),
                 items_left=schedule.remaining(),
+                retried=self._counts.retried,
             )
         )
 

@@ -153,13 +153,7 @@ class RayExecutor:
 
     def hire_server(self, run: FederationRun) -> None:
         """Give a federation a server, once a node can hold one."""
-        server = self._pool.take_server()
-        if server is None:
-            self._unserved.append(run)
-        elif server.state == "starting":
-            self.calls.expect(server.call, partial(self._server_opened, run, server))
-        else:
-            run.serve(server)
+        self._unserved.append(run)
 
     def queue_chunk(self, chunk: Chunk) -> None:
         """Have a lane train a chunk."""
@@ -174,31 +168,53 @@ class RayExecutor:
         self._receipt(receipt)
 
     def _step(self, timeout: float) -> None:
-        now = time.monotonic()
-        if now - self._reconciled >= RECONCILE_S:
-            self._reconciled = now
-            self._reconcile()
-        self._dispatcher.place()
+        self._assign()
         self.calls.wait(timeout)
-        self._dispatcher.place()
+        self._assign()
         self._dispatcher.expire()
+        self._expire()
 
-    def _reconcile(self) -> None:
-        gone = self._dispatcher.reconcile()
-        for run in list(self._runs):
-            limit = time_limit(run.item)
-            if limit is not None and time.monotonic() - run.began > limit:
-                self._time_out(run)
-            elif run.server in gone:
-                run.server_lost(Failure("killed", "its server's node is gone"))
+    def _assign(self) -> None:
+        """Hand out lanes and servers, on nodes that are still there."""
+        now = time.monotonic()
+        if self._pool.stale or now - self._reconciled >= RECONCILE_S:
+            self._reconciled = now
+            gone = self._dispatcher.reconcile()
+            for run in list(self._runs):
+                if run.server in gone:
+                    run.server_lost(Failure("killed", "its server's node is gone"))
+        self._dispatcher.place()
         unserved, self._unserved = self._unserved, []
         for run in unserved:
             if run in self._runs:
-                self.hire_server(run)
+                self._serve(run)
+
+    def _serve(self, run: FederationRun) -> None:
+        server = self._pool.take_server()
+        if server is None:
+            self._unserved.append(run)
+            return
+        run.server = server
+        if server.state == "starting":
+            self.calls.expect(server.call, partial(self._server_opened, run, server))
+        else:
+            run.serve(server)
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for run in list(self._runs):
+            limit, server = time_limit(run.item), run.server
+            if limit is not None and now - run.began > limit:
+                self._time_out(run)
+            elif server and server.state == "starting" and now - server.since > START_TIMEOUT_S:
+                self.calls.forget(server.call)
+                self._pool.discard(server)
+                run.server_lost(Failure("killed", f"no server started within {START_TIMEOUT_S:g} s"))
 
     def _time_out(self, run: FederationRun) -> None:
         self._dispatcher.withdraw(run, kill=True)
         if run.server is not None:
+            self.calls.forget(run.server.call)
             self._pool.discard(run.server)
         run.stop(Failure("timeout", f"no result within {run.item.timeout_s:g} s"))
 
@@ -231,11 +247,9 @@ class RayExecutor:
         if failure is not None:
             self._pool.discard(server)
             run.server_lost(failure)
-        elif run in self._runs:
+        else:
             server.turn("busy")
             run.serve(server)
-        else:
-            server.turn("idle")
 
     def _receipt(self, receipt: Receipt) -> None:
         self._receipts.append(receipt)

@@ -95,11 +95,15 @@ class LanePool:
     Args:
         lane_class: `module:class` of the lanes.
         settings: What every lane is told.
+
+    Attributes:
+        stale: Whether a lane went since the nodes were last looked at, perhaps with its node.
     """
 
     def __init__(self, lane_class: str, settings: LaneSettings) -> None:
         self._lane_class = lane_class
         self._settings = settings
+        self.stale = True
         self._nodes: dict[str, Node] = {}
         self._standings: dict[str, Standing] = {}
         self._blocked: dict[tuple[str, LaneShape], float] = {}
@@ -115,6 +119,7 @@ class LanePool:
         gone = [lane for lane in (*self._lanes, *self._servers) if lane.node.node_id not in self._nodes]
         for lane in gone:
             self.discard(lane)
+        self.stale = False
         return gone
 
     def settle(self, node: Node, standing: Standing) -> None:
@@ -186,6 +191,7 @@ class LanePool:
 
     def discard(self, lane: LaneHandle) -> None:
         """End a lane or server."""
+        self.stale = True
         lane.kill()
         for group in (self._lanes, self._servers):
             if lane in group:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import fl.data
 from attacks.catalog import ENGINE_VERSION
 from fl.seeds import Streams
 from fl.specs import digest
@@ -25,6 +26,7 @@ from harness.store.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from attacks.base import Reconstruction, Snapshot
+    from fl.data.base import Dataset
     from fl.specs import TrialSpec
     from harness.execute.materials import Materials, Seen
     from harness.execute.work import Trial, Usage
@@ -72,25 +74,37 @@ class Scorer:
     ) -> TrialScore:
         judge = Judge(_perceptual())
         context = self._context(spec, seen)
-        reason = _blind_reason(spec, seen)
+        truth = self._truth(spec, seen)
+        reason = _blind_reason(seen, truth)
         if reason is not None:
             blind = [
                 BlindTarget(s.target_id, answers[s.target_id].images, answers[s.target_id].labels)
                 for s in seen
             ]
             return judge.score_blind(blind, context=context, reason=reason)
-        part = self._materials.dataset(spec).part("private")
+        assert truth is not None
+        part = truth.part("private")
         targets = []
         for one in seen:
             assert one.secret is not None
             answer, ids = answers[one.target_id], one.secret.image_ids
-            truth = part.images(part.positions(ids)) if ids else torch.empty(0, *one.observation.image.shape)
+            images = part.images(part.positions(ids)) if ids else torch.empty(0, *one.observation.image.shape)
             targets.append(
                 ScoredTarget(
-                    one.target_id, truth, ids, one.secret.labels, answer.images, answer.labels, one.protected
+                    one.target_id, images, ids, one.secret.labels, answer.images, answer.labels, one.protected
                 )
             )
         return judge.score(targets, context=context)
+
+    def _truth(self, spec: TrialSpec, seen: Sequence[Seen]) -> Dataset | None:
+        """Return the data set that the secrets refer to: the trial's own, or a recorded one's `public`."""
+        if spec.data is not None:
+            return self._materials.dataset(spec)
+        if spec.public is None:
+            return None
+        dataset = fl.data.load(spec.public)
+        known = all(s.secret and s.secret.fingerprint == dataset.info.fingerprint for s in seen)
+        return dataset if known else None
 
     def _context(self, spec: TrialSpec, seen: Sequence[Seen]) -> ScoreContext:
         streams = Streams(spec.seed)
@@ -157,14 +171,14 @@ def _strip(images: torch.Tensor) -> torch.Tensor:
     return torch.cat(list(images), dim=-1)
 
 
-def _blind_reason(spec: TrialSpec, seen: Sequence[Seen]) -> str | None:
+def _blind_reason(seen: Sequence[Seen], truth: Dataset | None) -> str | None:
     if not seen:
         return "every observed client refused to train on the model it received"
     if seen[0].observation.kind == "global_model":
         return "model inversion is judged by an evaluator, and none was asked for"
     if any(s.secret is None for s in seen):
         return "the recorded observation holds no secret to compare with"
-    return "the secret's data set is not part of the matrix" if spec.data is None else None
+    return None if truth is not None else "the secret's data set is not the one named by public"
 
 
 def _domain(seen: Sequence[Seen]) -> str | None:
