@@ -141,6 +141,7 @@ class LiveDisplay:
     def __rich__(self) -> RenderableType:
         """Draw the current state."""
         from rich.console import Group as Stack
+        from rich.padding import Padding
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
@@ -149,7 +150,7 @@ class LiveDisplay:
             return Text(f"starting on {self._where}", style="dim")
         parts: list[RenderableType] = [
             Text(_standing(progress, self.remaining)),
-            ProgressBar(total=max(progress.total, 1), completed=progress.done, width=60),
+            Padding(ProgressBar(total=max(progress.total, 1), completed=progress.done, width=60)),
             Text(
                 f"{self._where}; running {len(progress.running)}, waiting {progress.items_left}", style="dim"
             ),

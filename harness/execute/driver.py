@@ -187,6 +187,7 @@ class RunLoop:
     def _commit(self) -> None:
         if self._buffer:
             self.experiment.commit(self._buffer)
+            self.experiment.compact_if_needed()
             self._buffer = []
         self._committed_at = time.monotonic()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import posixpath
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from fl.errors import StoreError
 from harness.store.storage import MissingFileError, reporting
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _WITHOUT_FOLDERS = frozenset({"s3", "gcs", "abfs"})
 
@@ -81,9 +84,13 @@ class ObjectStorage:
 
     def open(self, path: str) -> IO[bytes]:
         """Open the file for reading."""
+        file: IO[bytes] = self.open_arrow(path)
+        return file
+
+    def open_arrow(self, path: str) -> pa.NativeFile:
+        """Open the file for Arrow."""
         with reporting("read", self.locate(path)):
-            file: IO[bytes] = self._filesystem.open_input_file(self._path(path))
-            return file
+            return self._filesystem.open_input_file(self._path(path))
 
     def read(self, path: str) -> bytes:
         """Return the file's bytes."""

@@ -12,9 +12,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from fl.errors import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TEMPORARY = ".tmp-"
 """Prefix of files that are being written; readers ignore dot-files, and a sweep removes old ones."""
@@ -51,6 +54,13 @@ class Storage(Protocol):
 
     def open(self, path: str) -> IO[bytes]:
         """Open the file for reading, with seek. Raises `MissingFileError`."""
+
+    def open_arrow(self, path: str) -> pa.NativeFile:
+        """Open the file for Arrow. Raises `MissingFileError`.
+
+        Arrow's threads must not be given Python's own files: one that lets go of its file while the
+        interpreter shuts down aborts the process.
+        """
 
     def read(self, path: str) -> bytes:
         """Return the file's bytes. Raises `MissingFileError`."""
@@ -165,6 +175,13 @@ class LocalStorage:
         """Open the file for reading."""
         with self._reporting("read", path):
             return (self._root / path).open("rb")
+
+    def open_arrow(self, path: str) -> pa.NativeFile:
+        """Open the file for Arrow."""
+        import pyarrow as pa
+
+        with self._reporting("read", path):
+            return pa.OSFile(self.locate(path))
 
     def read(self, path: str) -> bytes:
         """Return the file's bytes."""

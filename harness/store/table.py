@@ -9,7 +9,6 @@ schema.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,9 +37,10 @@ def file_name(keys: Sequence[str]) -> str:
 
 def encode(table: pa.Table, schema: TableSchema) -> bytes:
     """Return the Parquet file of a table; it says its schema version and nothing that varies."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
         table.schema,
@@ -52,7 +52,8 @@ def encode(table: pa.Table, schema: TableSchema) -> bytes:
     ) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata(schema.metadata)
-    return sink.getvalue()
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class TableFiles:
         """
         import pyarrow as pa
 
-        with self.storage.open(self.path(file)) as source:
+        with self.storage.open_arrow(self.path(file)) as source:
             try:
                 schema = _parquet(source).schema_arrow
             except (pa.ArrowException, OSError) as error:
@@ -111,7 +112,7 @@ class TableFiles:
         """
         import pyarrow as pa
 
-        with self.storage.open(self.path(file)) as source:
+        with self.storage.open_arrow(self.path(file)) as source:
             try:
                 parquet = _parquet(source)
                 return parquet.read(columns=list(columns) if columns is not None else None, use_threads=False)
