@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,18 @@ def test_every_attack_and_defense_is_documented():
     defenses = next(kind for kind in KINDS if kind.plural == "defenses").load()
     headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "defenses.md").read_text(), re.MULTILINE)
     assert {card.name for card in defenses if card.origin == "defenses"} <= set(headings)
+
+
+def test_the_plugin_of_the_guide_passes_its_kit(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    files = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", text, re.DOTALL))
+    for name, code in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    kit = runpy.run_path(str(tmp_path / "tests" / "test_brightest.py"))["TestBrightest"]
+    checks = [name for name in dir(kit) if name.startswith("test_")]
+    for name in checks:
+        getattr(kit(), name)()
+    assert len(checks) > 5

@@ -11,7 +11,6 @@ import pytest
 
 from harness.cli import main
 
-
 ROOT = Path(__file__).parents[3]
 
 

@@ -155,6 +155,9 @@ class TestLivePanel:
             "out of [memory]",
         ):
             assert text in panel
+        where = next(line for line in panel.splitlines() if "2 lanes on this machine" in line)
+        assert "running 1, waiting 3" in where
+        assert "━" not in where
         row = next(line for line in panel.splitlines() if line.startswith("digits"))
         assert row.split() == ["digits", "none", "0", "1", "31.5", "0.75", "12.2"]
         live.finished(result())

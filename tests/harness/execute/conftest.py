@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import importlib
 import textwrap
 from collections import defaultdict
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+import fl.data
+from attacks import ATTACKS
+from defenses import DEFENSES
+from fl.cards import AttackCard, DataCard, DefenseCard, ManipulationCard
+from fl.manipulations import MANIPULATIONS
+from harness.cli.main import run as bench
 from harness.config.matrix import load_matrix
 from harness.execute import score
 from harness.execute.lane import Meter
 from harness.execute.materials import Materials
 from harness.execute.schedule import Limits
 from harness.execute.score import Scorer
+from harness.execute.session import RunRequest, inline, run_matrix
 from harness.execute.work import Trial
 from harness.metrics.pairs import Unavailable
 from harness.plan.planner import make_plan
 from harness.store.artifacts import ArtifactStore
 
+PLUGINS = [Path(__file__).parent / folder for folder in ("plugins", "later_kinds")]
+REGISTRIES = {
+    DataCard: fl.data.DATASETS,
+    AttackCard: ATTACKS,
+    DefenseCard: DEFENSES,
+    ManipulationCard: MANIPULATIONS,
+}
 DEFAULTS = """
 defaults:
   data: {name: digits, size: 8}
@@ -125,3 +142,70 @@ def register():
     yield add
     for registry, name in added:
         registry.unregister(name)
+
+
+@pytest.fixture
+def plugin(register, monkeypatch):
+    """Import a module of `plugins/` or `later_kinds/` and register its cards."""
+    for folder in PLUGINS:
+        monkeypatch.syspath_prepend(folder)
+
+    def add(name):
+        module = importlib.import_module(name)
+        for card in vars(module).values():
+            if type(card) in REGISTRIES and card.origin == name:
+                register(REGISTRIES[type(card)], card)
+        return module
+
+    return add
+
+
+@pytest.fixture
+def moody(plugin):
+    """The moody attack, which has solved nothing so far."""
+    module = plugin("moody")
+    module.SOLVED.clear()
+    return module
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where `run` and `rows_of` put the experiment."""
+    return tmp_path / "results" / "small"
+
+
+@pytest.fixture
+def run(write_matrix, listener, folder):
+    """Run the text of a matrix as the experiment `small` and return how it ended."""
+
+    def start(text, *, watch=listener, **options):
+        matrix = load_matrix(write_matrix(text))
+        return run_matrix(RunRequest(matrix, folder.parent, inline, **options), watch)
+
+    return start
+
+
+@pytest.fixture
+def trials(folder):
+    """Read the rows of `trials/`; no trial may have two."""
+
+    def read():
+        rows = pd.read_parquet(folder / "trials")
+        assert not rows["trial_id"].duplicated().any()
+        return rows
+
+    return read
+
+
+@pytest.fixture
+def rows_of(write_matrix, folder, trials):
+    """Run the text of a matrix with `bench run`; return its rows of `trials/`, which are all complete."""
+
+    def start(text):
+        options = ["--results", str(folder.parent), "--executor", "inline", "--progress", "none"]
+        assert bench(["run", str(write_matrix(text)), *options]) == 0
+        rows = trials()
+        assert set(rows["status"]) == {"complete"}
+        return rows
+
+    return start
