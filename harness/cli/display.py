@@ -53,16 +53,17 @@ class PlainDisplay:
         self._clock = clock
         self._said = clock()
         self._began = False
+        self._lanes = 1
 
     def started(self, total: int, lanes: int, description: str) -> None:
         """Say what runs where."""
         self._say(f"{total:,} trials on {description}")
-        self._remaining.begin()
+        self._lanes = lanes
 
     def progress(self, progress: Progress) -> None:
         """Say where it stands, if nothing was said for a while."""
         if not self._began:
-            self._remaining.begin()
+            self._remaining.begin(lanes=self._lanes)
             self._began = True
         if self._clock() - self._said >= LINE_EVERY_S:
             self._say(_standing(progress, self._remaining))
@@ -100,6 +101,7 @@ class LiveDisplay:
     _tally: Tally = field(default_factory=Tally)
     _progress: Progress | None = None
     _where: str = ""
+    _lanes: int = 1
     _messages: list[str] = field(default_factory=list)
     _errors: Counter[str] = field(default_factory=Counter)
     _live: Live | None = None
@@ -108,15 +110,14 @@ class LiveDisplay:
         """Draw the panel; from here on it redraws itself."""
         from rich.live import Live
 
-        self._where = description
+        self._where, self._lanes = description, lanes
         self._live = Live(self, console=self.console, refresh_per_second=4, transient=True)
         self._live.start()
-        self.remaining.begin()
 
     def progress(self, progress: Progress) -> None:
         """Take note."""
         if self._progress is None:
-            self.remaining.begin()
+            self.remaining.begin(lanes=self._lanes)
         self._progress = progress
 
     def trial(self, done: TrialDone) -> None:

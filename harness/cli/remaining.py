@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from attacks import ATTACKS
@@ -37,36 +38,37 @@ def kind_of(spec: TrialSpec) -> Kind:
 
 
 class Remaining:
-    """Estimates the time left: what each kind has taken so far, times how many of it are left.
+    """Estimates the time left: attacks by what each kind has taken so far, all else by what a trial needed.
 
     Kinds that none has finished of are guessed from their announced evaluations, at the rate of the others.
-    What trials share (training) and how many run side by side enters through the time that has passed.
+    All else is the lanes' time beside attacks: training, starting up.
     """
 
     def __init__(self, kinds: Counter[Kind], *, clock: Clock = time.monotonic) -> None:
         """Take how many trials of each kind are to be run."""
-        self._left = Counter({(kind.dataset, kind.attack): 0 for kind in kinds})
+        self._left: Counter[tuple[str | None, str]] = Counter()
         self._announced: dict[tuple[str | None, str], int] = defaultdict(int)
         for kind, count in kinds.items():
             key = (kind.dataset, kind.attack)
             self._left[key] += count
             self._announced[key] = max(self._announced[key], kind.evaluations)
         self._times: dict[tuple[str | None, str], list[float]] = defaultdict(list)
-        self._spent = 0.0
         self._clock = clock
-        self._began = clock()
+        self.begin(lanes=1)
 
-    def begin(self) -> None:
+    def begin(self, *, lanes: int) -> None:
         """Start the clock; what was done before tells how long trials take, but not how fast this run is."""
-        self._began, self._spent = self._clock(), 0.0
+        self._lanes, self._began = lanes, self._clock()
+        self._attacks_s, self._done = 0.0, 0
 
     def finish(self, done: TrialDone) -> None:
         """Note that a trial is done."""
         key = (done.dataset, done.attack)
         self._left[key] -= 1
+        self._done += 1
         if done.wall_s is not None:
             self._times[key].append(done.wall_s)
-            self._spent += done.wall_s
+            self._attacks_s += done.wall_s
 
     @property
     def elapsed_s(self) -> float:
@@ -75,15 +77,16 @@ class Remaining:
 
     @property
     def eta_s(self) -> float | None:
-        """Estimated seconds left; None until something is done."""
-        if self._spent <= 0:
+        """Estimated seconds left; None until a trial is done that tells of the others."""
+        if not self._done or not any(map(sum, self._times.values())):
             return None
-        left = sum(count * self._seconds(key) for key, count in self._left.items() if count > 0)
-        return left * self.elapsed_s / self._spent
+        left = +self._left
+        attacks = sum(count * self._seconds(key) for key, count in left.items())
+        beside = max(self.elapsed_s * self._lanes - self._attacks_s, 0.0) / self._done
+        return (attacks + beside * left.total()) / self._lanes
 
     def _seconds(self, key: tuple[str | None, str]) -> float:
         if times := self._times.get(key):
-            return sum(times) / len(times)
-        known = sum(self._announced[k] + 1 for k in self._times)
-        rate = sum(sum(times) / len(times) for times in self._times.values()) / known
-        return (self._announced[key] + 1) * rate
+            return fmean(times)
+        known = sum(self._announced[each] + 1 for each in self._times)
+        return (self._announced[key] + 1) * sum(map(fmean, self._times.values())) / known

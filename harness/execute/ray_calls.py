@@ -11,6 +11,8 @@ from harness.execute.ray_cluster import ray
 from harness.execute.work import Failure
 
 MAX_ERROR = 300
+GET_TIMEOUT_S = 60.0
+"""An answer that is there may still have to come from another node, which may be gone by then."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Calls:
 
 def _answer(ref: Any) -> Answer:
     try:
-        return Answer(value=ray.get(ref))
+        return Answer(value=ray.get(ref, timeout=GET_TIMEOUT_S))
     except ray.exceptions.OutOfMemoryError as error:
         # The rest of the message lists what else runs on the node, which is nobody's business.
         return Answer(failure=Failure("out_of_memory", _detail(error)), lost=True)

@@ -81,33 +81,39 @@ class TestRemaining:
     def test_nothing_is_known_before_a_trial_is_done(self):
         assert Remaining(Counter({DLG: 4})).eta_s is None
 
-    def test_kinds_cost_what_they_took(self):
+    def test_attacks_cost_what_their_kind_took_and_all_else_what_trials_needed(self):
         clock = Clock()
         remaining = Remaining(Counter({DLG: 4, FLOOR: 2}), clock=clock)
-        clock.now = 5.0
+        remaining.begin(lanes=2)
+        clock.now = 7.0
         remaining.finish(done(wall_s=8.0))
         remaining.finish(done("random_guess", wall_s=2.0))
-        # left: 3 x 8 s and 1 x 2 s of work; 10 s of work took 5 s
-        assert remaining.eta_s == pytest.approx(26.0 * 5.0 / 10.0)
+        # left: 3 x 8 s and 1 x 2 s of attacks; of two lanes' 14 s, 10 s were attacks, so 2 s a trial were not
+        assert remaining.eta_s == pytest.approx((3 * 8.0 + 2.0 + 4 * 2.0) / 2)
 
     def test_kinds_not_seen_yet_are_guessed_from_their_evaluations(self):
         clock = Clock()
         remaining = Remaining(Counter({DLG: 2, FLOOR: 2}), clock=clock)
-        clock.now = 1.0
+        clock.now = 0.5
         remaining.finish(done("random_guess", wall_s=0.5))
         # a floor counts as 1 evaluation and takes 0.5 s, so dlg's 100 take 50 s; left: 1 and 2 of them
-        assert remaining.eta_s == pytest.approx((0.5 + 2 * 50.0) * 1.0 / 0.5)
+        assert remaining.eta_s == pytest.approx(0.5 + 2 * 50.0)
 
     def test_what_was_stored_before_says_nothing_about_this_runs_speed(self):
         clock = Clock()
         remaining = Remaining(Counter({DLG: 3}), clock=clock)
         remaining.finish(done(wall_s=8.0))
         clock.now = 1.0
-        remaining.begin()
+        remaining.begin(lanes=1)
         assert remaining.eta_s is None
-        clock.now = 5.0
+        clock.now = 13.0
         remaining.finish(done(wall_s=8.0))
-        assert remaining.eta_s == pytest.approx(8.0 * 4.0 / 8.0)
+        assert remaining.eta_s == pytest.approx(8.0 + 4.0)
+
+    def test_a_failure_tells_nothing_of_time(self):
+        remaining = Remaining(Counter({DLG: 3}))
+        remaining.finish(done(status="failed", wall_s=None))
+        assert remaining.eta_s is None
 
 
 class TestPlainLines:
