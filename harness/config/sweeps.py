@@ -28,7 +28,7 @@ def alternatives(node: Node, problems: Problems) -> list[Node]:
         return [choice for value in sweep_values(node, problems) for choice in alternatives(value, problems)]
     if isinstance(node.value, dict):
         choices = [alternatives(child, problems) for child in node.value.values()]
-        if all(len(choice) == 1 for choice in choices):
+        if all(choice == [child] for choice, child in zip(choices, node.value.values(), strict=True)):
             return [node]
         combinations = itertools.product(*choices)
         return [
