@@ -34,7 +34,11 @@ def test_versions_are_those_of_this_process():
 def test_another_version_than_the_drivers_is_refused(name):
     driver = {**environment(), name: "0.0"}
     with pytest.raises(UsageError, match=f"expected {name} 0.0 as on the driver, got {environment()[name]}"):
-        Preflight(driver, ()).check()
+        Preflight(driver, (), host="elsewhere").check()
+
+
+def test_source_files_that_were_edited_since_the_start_on_this_machine_are_no_difference():
+    Preflight({**environment(), "code": "before"}, ()).check()
 
 
 def test_a_folder_of_the_same_name_on_another_node_is_refused(marks, tmp_path):
