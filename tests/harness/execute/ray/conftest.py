@@ -14,23 +14,19 @@ sys.path.append(str(Path(__file__).parent))
 from ray_test_items import FOLDER
 
 
-@pytest.fixture(scope="session")
-def connections():
-    """Connections to Ray that end with the session: starting one takes seconds."""
-    made = []
-    yield made
-    for connection in made:
-        connection.close()
-
-
 @pytest.fixture(scope="module")
-def private_ray(connections):
-    """Be connected to a private Ray, whose workers find this folder's modules."""
+def private_ray():
+    """Be connected to a private Ray, whose workers find this folder's modules.
+
+    It ends with the module: it pretends to have a GPU, and a run that found it would believe that.
+    """
     from harness.execute.ray_cluster import RayOptions, connect
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", FOLDER)
-        connections.append(connect(RayOptions("local", workers=2, gpus=1, object_store_mib=128)))
+        connection = connect(RayOptions("local", workers=2, gpus=1, object_store_mib=128))
+        yield
+        connection.close()
 
 
 @pytest.fixture
