@@ -14,21 +14,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+UNLABELLED = -1
+"""The label of an image that is of none of the task's classes, as a public part may hold."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One part of a data set.
 
     Attributes:
         ids: A name per image, unique in the data set.
-        labels: `N` int64, or `N x outputs` float (binary, multilabel).
+        labels: `N` int64 (`UNLABELLED` where no class fits), or `N x outputs` float (binary, multilabel).
         groups: The patient or source of each image, where known.
         read: From positions (at least one) to images, `n x C x H x W` float32 in [0, 1].
+        read_regions: From positions to sensitive regions, `n x 1 x H x W` bool; None if none are marked.
     """
 
     ids: tuple[str, ...]
     labels: Tensor
     groups: tuple[str, ...] | None
     read: Callable[[Sequence[int]], Tensor] = field(repr=False, compare=False)
+    read_regions: Callable[[Sequence[int]], Tensor] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -41,6 +47,17 @@ class Part:
             `n x C x H x W` float32 in [0, 1].
         """
         return self.read(range(len(self)) if indices is None else indices)
+
+    def regions(self, indices: Sequence[int] | None = None) -> Tensor | None:
+        """Return the sensitive regions (such as tumours) of images by position, or of all.
+
+        Returns:
+            `n x 1 x H x W` bool, in the geometry of `images`; all False where an image has none. None if the
+            data set marks no regions (`DataInfo.regions`).
+        """
+        if self.read_regions is None:
+            return None
+        return self.read_regions(range(len(self)) if indices is None else indices)
 
     def positions(self, ids: Iterable[str]) -> list[int]:
         """Return where the images with these ids are.

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
-from fl.cards import DataCard, DataInfo, Reference
-from fl.data.config import DataConfig
+from fl.cards import DataCard, Reference
+from fl.data.array_cards import CARDS as ARRAY_CARDS
+from fl.data.config import PackagedConfig
+from fl.data.medical_cards import CARDS as MEDICAL_CARDS
+from fl.data.medmnist import CARDS as MEDMNIST_CARDS
 from fl.data.packaged import PackagedSet
-from fl.data.split import Shares
+from fl.data.table_cards import CARDS as TABLE_CARDS
 from fl.data.tiles import PHOTOGRAPHS, RETINA, photograph_tiles, retina_tiles
-from fl.specs import Config
 
 MNIST_ASSET = "mnist5k"
 HASHED_SPLIT = "per class, in the order of a hash of each image's name: 55 % private, 15 % each of the others"
 
 
-class DigitsConfig(DataConfig):
+class DigitsConfig(PackagedConfig):
     """Configuration of `digits`."""
 
     classes: ClassVar[int | None] = 10
@@ -27,7 +29,7 @@ class DigitsConfig(DataConfig):
     )
 
 
-class Mnist5kConfig(DataConfig):
+class Mnist5kConfig(PackagedConfig):
     """Configuration of `mnist5k`."""
 
     classes: ClassVar[int | None] = 10
@@ -36,7 +38,7 @@ class Mnist5kConfig(DataConfig):
     )
 
 
-class FacesConfig(DataConfig):
+class FacesConfig(PackagedConfig):
     """Configuration of `faces`."""
 
     classes: ClassVar[int | None] = 2
@@ -45,83 +47,11 @@ class FacesConfig(DataConfig):
     )
 
 
-class TilesConfig(DataConfig):
+class TilesConfig(PackagedConfig):
     """Configuration of `retina` and `photographs`."""
 
     classes: ClassVar[int | None] = 4
     size: int = Field(32, ge=16, le=64, description="side in pixels; tiles of 64x64 are averaged down to it")
-
-
-class FolderSplit(Config):
-    """Share of the images (or patients) in each part; the shares sum to 1."""
-
-    private: float = Field(0.55, gt=0, le=1)
-    public: float = Field(0.15, ge=0, le=1)
-    evaluation: float = Field(0.15, ge=0, le=1)
-    test: float = Field(0.15, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> FolderSplit:
-        total = sum(self.shares)
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"expected shares that sum to 1, got {total:g}")
-        return self
-
-    @property
-    def shares(self) -> Shares:
-        """The shares in the order of `fl.cards.PARTS`."""
-        return Shares(self.private, self.public, self.evaluation, self.test)
-
-
-class FolderConfig(DataConfig):
-    """Configuration of `folder`: its identity is the content of the files, not where they lie."""
-
-    root: str = Field(
-        min_length=1, description="folder with a folder of images per class, or with the CSV's images"
-    )
-    csv: str | None = Field(None, description="table of the images, relative to root; None: class folders")
-    path_column: str = Field("path", description="csv: image file, relative to root")
-    label_column: str = Field("label", description="csv: class")
-    split_column: str | None = Field(
-        None, description="csv: private, public, evaluation or test; None: split:"
-    )
-    patient_column: str | None = Field(None, description="csv: patient, whose images all go to one part")
-    size: int = Field(64, ge=8, le=1024, description="side in pixels: shorter side resized, centre kept")
-    channels: Literal["gray", "rgb"] = "rgb"
-    split: FolderSplit = Field(default_factory=FolderSplit, description="share of each part")
-    public: bool = Field(False, description="whether these images may be shown and stored in the open")
-
-    @field_validator("root", "csv")
-    @classmethod
-    def _no_null_character(cls, path: str | None) -> str | None:
-        if path is not None and "\0" in path:
-            raise ValueError("expected a path, got a text with a null character")
-        return path
-
-    @model_validator(mode="after")
-    def _columns_belong_to_the_csv(self) -> FolderConfig:
-        if self.csv is None and (self.split_column or self.patient_column):
-            raise ValueError("split_column and patient_column need csv:")
-        if self.split_column and self.split != FolderSplit():
-            raise ValueError("expected split_column: or split:, got both")
-        return self
-
-    def resolved(self) -> dict[str, Any]:
-        """Return the identity: paths and column names give way to a digest of what they lead to.
-
-        Raises:
-            DataUnavailableError: If the files cannot be read.
-            UsageError: If they are not a data set.
-        """
-        from fl.data.folder_index import read_index
-
-        return self.identity(read_index(self).content)
-
-    def identity(self, content: str) -> dict[str, Any]:
-        """Return the identity, given the digest of what the paths and columns lead to."""
-        places = {"root", "csv", "path_column", "label_column", "split_column", "patient_column"}
-        values = {name: value for name, value in super().resolved().items() if name not in places}
-        return {**values, "content": content}
 
 
 DIGITS = PackagedSet(
@@ -171,12 +101,6 @@ PHOTOGRAPH_TILES = PackagedSet(
     std=(0.2678, 0.2323, 0.2280),
     source_of_class=tuple(photograph.name for photograph in PHOTOGRAPHS),
 )
-
-
-def _describe_folder(config: FolderConfig) -> DataInfo:
-    from fl.data.folder_index import describe
-
-    return describe(config)
 
 
 CARDS: tuple[DataCard[Any], ...] = (
@@ -231,6 +155,7 @@ CARDS: tuple[DataCard[Any], ...] = (
         parts=f"{HASHED_SPLIT}; tiles share no pixel but all come from one eye, and neighbours look alike: "
         "targets for inversion, not a classification benchmark",
         describe=RETINA_TILES.describe,
+        ranked=False,
     ),
     DataCard(
         name=PHOTOGRAPH_TILES.name,
@@ -242,16 +167,10 @@ CARDS: tuple[DataCard[Any], ...] = (
         parts=f"{HASHED_SPLIT}; tiles share no pixel but neighbours look alike: targets for inversion, not a "
         "classification benchmark",
         describe=PHOTOGRAPH_TILES.describe,
+        ranked=False,
     ),
-    DataCard(
-        name="folder",
-        version=1,
-        summary="Your own images: a folder per class, or a CSV of path, label, optional split and patient.",
-        config=FolderConfig,
-        implementation="fl.data.folder:load",
-        licence="yours",
-        parts="a split column; or shares of the patients; or, per class, shares of the images: each in the "
-        "order of a hash of its name or content, equal files always in one part",
-        describe=_describe_folder,
-    ),
+    *MEDICAL_CARDS,
+    *ARRAY_CARDS,
+    *MEDMNIST_CARDS,
+    *TABLE_CARDS,
 )

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import ImageStat
-
 from fl.cards import PARTS, DataInfo
+from fl.data.config import Constants
 from fl.data.folder_files import File, check_files
-from fl.data.folder_listing import fail, list_images
-from fl.data.folder_pixels import open_resized
+from fl.data.folder_listing import list_images
+from fl.data.measure import measure
 from fl.data.split import assign_parts
+from fl.data.table_labels import Label
+from fl.data.tables import fail
 from fl.errors import UsageError
 from fl.specs import Task, canonical_json, digest
 
 if TYPE_CHECKING:
-    from fl.data.catalog import FolderConfig
+    from fl.data.folder_config import FolderConfig
 
 VERSION = 1
 
@@ -34,14 +35,14 @@ class IndexedImage(NamedTuple):
     Attributes:
         id: Start of its content's sha256, numbered where files are equal.
         path: The file.
-        label: Its class.
+        label: Its class (binary: 0 or 1); multilabel: 0 or 1 per output.
         patient: Its patient, if given.
         part: The part it belongs to.
     """
 
     id: str
     path: Path
-    label: int
+    label: Label
     patient: str | None
     part: str
 
@@ -51,7 +52,7 @@ class FolderIndex:
     """All images of a folder data set, in the order of their content.
 
     Attributes:
-        classes: Class names; a label is a position in it.
+        classes: Names of the classes, or of the outputs (multilabel); a label is a position in it.
         images: The images.
         content: Digest of every image's content, class, patient and given part.
     """
@@ -73,11 +74,12 @@ def read_index(config: FolderConfig) -> FolderIndex:
         UsageError: If the images are not a data set of this size and these parts.
     """
     root = Path(config.root).expanduser()
-    files = check_files(list_images(config), root=root, size=config.size)
+    listing = list_images(config)
+    files = check_files(listing.images, root=root, size=config.size, patients=config.patients)
     files.sort(
         key=lambda file: (file.sha256, file.listed.label, file.listed.patient or "", file.listed.part or "")
     )
-    classes = _class_names(files, config)
+    classes = _class_names(files, listing.outputs, config)
     parts = _parts(files, config)
     _refuse_overlap(files, parts)
     content = [[f.sha256, f.listed.label, f.listed.patient, f.listed.part] for f in files]
@@ -104,30 +106,24 @@ def summarise(index: FolderIndex, config: FolderConfig) -> DataInfo:
     parts = {part: index.part(part, config) for part in PARTS}
     _refuse_empty(parts, config)
     channels = 1 if config.channels == "gray" else 3
-    mean, std = (0.0,) * channels, (1.0,) * channels
-    if config.normalise == "dataset":
-        mean, std = _public_statistics(index, config)
+    mean, std = config.constants(channels, lambda: _public_statistics(index, config))
     patients = {image.patient for image in parts["private"]}
     identity = {"config": config.identity(index.content), "name": "folder", "version": VERSION}
     return DataInfo(
-        task=Task("multiclass", len(index.classes)),
+        task=Task(config.task, len(index.classes)),
         channels=channels,
         size=config.size,
         images={part: len(images) for part, images in parts.items()},
         public=config.public,
         fingerprint=digest(canonical_json(identity)),
-        groups=None if config.patient_column is None else len(patients),
+        groups=len(patients) if config.knows_patients else None,
         mean=mean,
         std=std,
     )
 
 
-def _class_names(files: Sequence[File], config: FolderConfig) -> tuple[str, ...]:
-    names = sorted({file.listed.label for file in files})
-    if all(name.isdecimal() for name in names):
-        names.sort(key=int)
-    if len(names) < 2:
-        raise UsageError(f"{config.root}: expected at least two classes, got {len(names)} ({names[0]!r})")
+def _class_names(files: Sequence[File], outputs: tuple[str, ...], config: FolderConfig) -> tuple[str, ...]:
+    names = outputs if config.task == "multilabel" else _classes(files, config)
     for part in PARTS:
         unknown = [label for label in config.labels(part) or () if label >= len(names)]
         if unknown:
@@ -135,17 +131,35 @@ def _class_names(files: Sequence[File], config: FolderConfig) -> tuple[str, ...]
             raise UsageError(
                 f"{part}_labels: expected classes of {config.root} ({numbered}), got {unknown[0]}"
             )
+    return names
+
+
+def _classes(files: Sequence[File], config: FolderConfig) -> tuple[str, ...]:
+    names = sorted({str(file.listed.label) for file in files})
+    if all(name.isdecimal() for name in names):
+        names.sort(key=int)
+    if len(names) < 2:
+        raise UsageError(f"{config.root}: expected at least two classes, got {len(names)} ({names[0]!r})")
+    if config.task == "binary" and len(names) != 2:
+        raise UsageError(
+            f"{config.root}: expected two classes for task: binary, got {len(names)} ({', '.join(names)})"
+        )
     return tuple(names)
 
 
 def _parts(files: Sequence[File], config: FolderConfig) -> list[str]:
-    """Return each file's part: as given, else by patient, else by class; equal files stay together."""
+    """Return each file's part: as given, else by patient, else by class; equal files stay together.
+
+    Multilabel images have no one class: they are split as a whole.
+    """
     if config.split_column is not None:
         return [str(file.listed.part) for file in files]
-    if config.patient_column is not None:
+    if config.knows_patients:
         units = [("", str(file.listed.patient)) for file in files]
+    elif config.task == "multilabel":
+        units = [("", file.sha256) for file in files]
     else:
-        units = [(file.listed.label, file.sha256) for file in files]
+        units = [(str(file.listed.label), file.sha256) for file in files]
     distinct = sorted(set(units))
     parts = assign_parts(
         [key for _, key in distinct], [stratum for stratum, _ in distinct], config.split.shares
@@ -191,26 +205,16 @@ def _images(files: Sequence[File], parts: Sequence[str], classes: Sequence[str])
         number = f"-{seen[name]}" if seen[name] else ""
         seen[name] += 1
         listed = file.listed
-        images.append(IndexedImage(name + number, listed.path, label_of[listed.label], listed.patient, part))
+        label = listed.label if isinstance(listed.label, tuple) else label_of[listed.label]
+        images.append(IndexedImage(name + number, listed.path, label, listed.patient, part))
     return tuple(images)
 
 
-def _public_statistics(
-    index: FolderIndex, config: FolderConfig
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel of the public part, never narrowed, in [0, 1]."""
-    public = [image.path for image in index.images if image.part == "public"]
-    if not public:
+def _public_statistics(index: FolderIndex, config: FolderConfig) -> Constants:
+    """Return the constants of the public part, never narrowed."""
+    paths = [image.path for image in index.images if image.part == "public"]
+    if not paths:
         raise UsageError(
             f"{config.root}: normalise: dataset needs a public part, got none; set normalise: none"
         )
-    found = [ImageStat.Stat(open_resized(path, config.size, config.channels)) for path in public]
-    pixels = len(public) * config.size**2
-    means = [sum(sums) / pixels for sums in zip(*(stat.sum for stat in found), strict=True)]
-    squares = [sum(sums) / pixels for sums in zip(*(stat.sum2 for stat in found), strict=True)]
-    variances = [square - mean**2 for square, mean in zip(squares, means, strict=True)]
-    if min(variances) <= 0:
-        raise UsageError(
-            f"{config.root}: normalise: dataset needs images that vary, got constant ones in public"
-        )
-    return tuple(mean / 255 for mean in means), tuple(variance**0.5 / 255 for variance in variances)
+    return measure(config.root, paths, size=config.size, channels=config.channels, fit=config.fit)

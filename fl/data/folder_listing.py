@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fl.cards import PARTS
+from fl.data.table_labels import flags, names
+from fl.data.tables import Row, fail, read_table
 from fl.errors import DataUnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from fl.data.catalog import FolderConfig
+    from fl.data.folder_config import FolderConfig
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-SHOWN = 10
-"""Mistakes shown in one message."""
+SUFFIXES = frozenset({".bmp", ".dcm", ".dicom", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 class Listed(NamedTuple):
@@ -25,19 +23,31 @@ class Listed(NamedTuple):
     Attributes:
         path: The file.
         origin: Where it was named, for messages.
-        label: Its class, as written.
+        label: Its class, as written ("0" or "1" in a column of 0/1); multilabel: 0 or 1 per output.
         patient: Its patient, if given.
         part: Its part, if given.
     """
 
     path: Path
     origin: str
-    label: str
+    label: str | tuple[int, ...]
     patient: str | None
     part: str | None
 
 
-def list_images(config: FolderConfig) -> list[Listed]:
+class Listing(NamedTuple):
+    """The images that the user named.
+
+    Attributes:
+        images: The images.
+        outputs: Names of the outputs (binary and multilabel); none where classes are told by the images.
+    """
+
+    images: list[Listed]
+    outputs: tuple[str, ...]
+
+
+def list_images(config: FolderConfig) -> Listing:
     """Return the images that the configuration leads to.
 
     Raises:
@@ -49,23 +59,16 @@ def list_images(config: FolderConfig) -> list[Listed]:
         raise DataUnavailableError(
             f"{root}: expected a folder of images, got none; set root: of data: folder"
         )
-    listed = list(_from_folders(root) if config.csv is None else _from_csv(root, config))
-    if not listed:
+    listing = Listing(list(_from_folders(root)), ()) if config.csv is None else _from_csv(root, config)
+    if not listing.images:
         wanted = "a folder per class with images in it" if config.csv is None else "rows"
         raise UsageError(f"{root if config.csv is None else root / config.csv}: expected {wanted}, got none")
-    return listed
-
-
-def fail(problems: list[str], kind: type[UsageError] = UsageError) -> None:
-    """Raise the mistakes found, if any, as one error of at most `SHOWN` lines."""
-    if problems:
-        more = [f"... and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise kind("\n".join(problems[:SHOWN] + more))
+    return listing
 
 
 def _from_folders(root: Path) -> Iterator[Listed]:
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        images = [path for path in sorted(folder.rglob("*")) if _is_image(path)]
+        images = [path for path in sorted(folder.rglob("*")) if is_image(path)]
         if not images:
             raise UsageError(
                 f"{folder}: expected images ({', '.join(sorted(SUFFIXES))}) of class {folder.name!r}, got "
@@ -75,74 +78,88 @@ def _from_folders(root: Path) -> Iterator[Listed]:
             yield Listed(path, str(path), folder.name, None, None)
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Return whether a file is taken for an image by its name."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _from_csv(root: Path, config: FolderConfig) -> Iterator[Listed]:
+def _from_csv(root: Path, config: FolderConfig) -> Listing:
     table = root / str(config.csv)
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _require_columns(table, list(reader.fieldnames or ()), config)
-            rows = [(f"{table}:{reader.line_num}", row) for row in reader]
-    except OSError as error:
-        raise DataUnavailableError(
-            f"{table}: expected a CSV, got: {error.strerror}; set csv: of data: folder"
-        ) from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"{table}: expected a CSV in UTF-8, got: {error}") from error
+    rows = read_table(table, _columns(config), missing="set csv: of data: folder")
     problems: list[str] = []
-    missing: list[str] = []
-    for origin, row in rows:
-        listed = _row(root, origin, row, config, problems)
-        if listed is not None:
-            if not listed.path.is_file():
-                missing.append(f"{origin}: expected an image at {listed.path}, got no file")
-            yield listed
+    outputs = _outputs(table, rows, config)
+    listed = [_row(root, row, config, outputs, problems) for row in rows]
     fail(problems)
+    images = [image for image in listed if image is not None]
+    missing = [
+        f"{image.origin}: expected an image at {image.path}, got no file"
+        for image in images
+        if not image.path.is_file()
+    ]
     fail(missing, DataUnavailableError)
+    if rows and not images:
+        raise UsageError(f"{table}: expected images, got only uncertain ones; change uncertain: drop")
+    return Listing(images, outputs)
 
 
-def _require_columns(table: Path, found: list[str], config: FolderConfig) -> None:
-    named = {
-        "path_column": config.path_column,
-        "label_column": config.label_column,
-        "split_column": config.split_column,
-        "patient_column": config.patient_column,
+def _columns(config: FolderConfig) -> dict[str, str]:
+    """Return the columns that the table must have, each with the option that named it."""
+    columns = {config.path_column: "path_column"}
+    columns |= dict.fromkeys(config.label_columns or (), "label_columns") or {
+        config.label_column: "label_column"
     }
-    problems = []
-    for option, column in named.items():
-        if column is not None and column not in found:
-            near = difflib.get_close_matches(column, found, n=1)
-            hint = f"; did you mean {option}: {near[0]}?" if near else f"; set {option}:"
-            problems.append(
-                f"{table}:1: expected a column {column!r}, got {', '.join(found) or 'no columns'}{hint}"
-            )
-    fail(problems)
+    if config.split_column is not None:
+        columns[config.split_column] = "split_column"
+    if config.patient_column is not None:
+        columns[config.patient_column] = "patient_column"
+    return columns
+
+
+def _outputs(table: Path, rows: Sequence[Row], config: FolderConfig) -> tuple[str, ...]:
+    """Return the names of the outputs: the columns of 0/1, or the names in the one column, sorted."""
+    if config.label_separator is None or config.label_columns is None:
+        return config.flags
+    column, separator = config.label_columns[0], config.label_separator
+    found = sorted(frozenset[str]().union(*(names(row.cells[column], separator) for row in rows)))
+    if rows and len(found) < 2:
+        raise UsageError(
+            f"{table}: expected at least two names in column {column!r}, separated by {separator!r}, got "
+            f"{', '.join(found) or 'none'}"
+        )
+    return tuple(found)
 
 
 def _row(
-    root: Path, origin: str, row: dict[str, str | None], config: FolderConfig, problems: list[str]
+    root: Path, row: Row, config: FolderConfig, outputs: Sequence[str], problems: list[str]
 ) -> Listed | None:
-    def cell(column: str | None) -> str | None:
-        return None if column is None else (row[column] or "").strip()
-
-    path, label = cell(config.path_column), cell(config.label_column)
-    patient, part = cell(config.patient_column), cell(config.split_column)
-    required = {
-        config.path_column: path,
-        config.label_column: label,
-        config.patient_column: patient,
-        config.split_column: part,
-    }
-    empty = [str(column) for column, value in required.items() if value == ""]
-    problems.extend(f"{origin}: expected a value in column {column!r}, got none" for column in empty)
+    required = [config.path_column, config.patient_column, config.split_column]
+    if config.task == "multiclass":
+        required.insert(1, config.label_column)
+    empty = [column for column in required if column is not None and not row.cells[column]]
+    problems.extend(f"{row.origin}: expected a value in column {column!r}, got none" for column in empty)
+    label = _label(row, config, outputs, problems)
+    patient, part = (
+        None if column is None else row.cells[column]
+        for column in (config.patient_column, config.split_column)
+    )
     if part and part not in PARTS:
         problems.append(
-            f"{origin}: expected {', '.join(PARTS)} in column {config.split_column!r}, got {part!r}"
+            f"{row.origin}: expected {', '.join(PARTS)} in column {config.split_column!r}, got {part!r}"
         )
+    if label is None:
         return None
-    if empty or path is None or label is None:
-        return None
-    return Listed(root / path, origin, label, patient, part)
+    return Listed(root / row.cells[config.path_column], row.origin, label, patient, part)
+
+
+def _label(
+    row: Row, config: FolderConfig, outputs: Sequence[str], problems: list[str]
+) -> str | tuple[int, ...] | None:
+    """Return the class, or 0 or 1 per output; None if the image is to be left out or a cell is wrong."""
+    if config.task == "multiclass":
+        return row.cells[config.label_column]
+    if config.label_separator is not None and config.label_columns is not None:
+        present = names(row.cells[config.label_columns[0]], config.label_separator)
+        return tuple(int(output in present) for output in outputs)
+    cells = [(column, row.cells[column]) for column in config.flags]
+    entries = flags(cells, origin=row.origin, uncertain=config.uncertain, problems=problems)
+    return str(entries[0]) if entries and config.task == "binary" else entries

@@ -19,7 +19,7 @@ from fl.errors import DataUnavailableError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fl.data.config import DataConfig
+    from fl.data.config import PackagedConfig
     from fl.data.packaged import PackagedSet
 
 
@@ -48,7 +48,7 @@ def packaged_file(package: Literal["sklearn", "skimage"], folder: str, facts: Pa
 
 
 def in_memory(
-    facts: PackagedSet, config: DataConfig, *, images: Tensor, labels: Sequence[int], ids: Sequence[str]
+    facts: PackagedSet, config: PackagedConfig, *, images: Tensor, labels: Sequence[int], ids: Sequence[str]
 ) -> Dataset:
     """Split a packaged set by the rule of `fl.data.split` and resize it.
 

@@ -96,6 +96,20 @@ def download(asset: Asset, target: Path, progress: Progress) -> None:
         raise _unavailable(asset, f"expected {asset.file} with sha256 {asset.sha256}, got {found}")
 
 
+def unreachable(project: str) -> str | None:
+    """Return why the index does not answer for `project`, or None if it does."""
+    with _client(pip_settings()) as client:
+        try:
+            client.get_project_page(project, timeout=TIMEOUT_S)
+        except NoSuchProjectError:
+            return f"the package index has no project {project}"
+        except requests.RequestException as error:
+            return _reason(error)
+        except _UNREADABLE:
+            return "the package index answered with something else than an index"
+    return None
+
+
 def _client(settings: IndexSettings) -> PyPISimple:
     session = requests.Session()
     if settings.cert:

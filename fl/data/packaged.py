@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fl.cards import PARTS, DataInfo
-from fl.data.config import DataConfig
+from fl.data.config import Constants, DataConfig, PackagedConfig
 from fl.data.split import Shares, quotas
 from fl.specs import Task, canonical_json, digest
 
@@ -36,19 +36,19 @@ class PackagedSet:
     std: tuple[float, ...]
     source_of_class: tuple[str, ...] | None = None
 
-    def describe(self, config: DataConfig) -> DataInfo:
+    def describe(self, config: PackagedConfig) -> DataInfo:
         """Return what the data set holds under `config`."""
-        normalised = config.normalise == "dataset"
+        mean, std = config.constants(self.channels, lambda: Constants(self.mean, self.std))
         return DataInfo(
-            task=Task("multiclass", len(self.class_counts)),
+            task=Task("multiclass", config.task_classes or len(self.class_counts)),
             channels=self.channels,
             size=config.size,
             images={part: self._count(part, config) for part in PARTS},
             public=True,
             fingerprint=self._fingerprint(config),
             groups=self._private_groups(config),
-            mean=self.mean if normalised else (0.0,) * self.channels,
-            std=self.std if normalised else (1.0,) * self.channels,
+            mean=mean,
+            std=std,
         )
 
     def _count(self, part: str, config: DataConfig) -> int:

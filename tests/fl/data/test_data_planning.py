@@ -12,12 +12,18 @@ sys.modules["torch"] = sys.modules["numpy"] = None
 from fl.data import DATASETS
 from fl.data.assets import ASSETS, cached
 from fl.data.partition_bounds import smallest_client
+from fl.errors import DataUnavailableError
 from fl.specs import Dirichlet, Iid
 
 for card in DATASETS:
-    info = card.describe(card.config(root=sys.argv[1], size=8) if card.name == "folder" else card.config())
-    assert sum(info.images.values()) > 0
     assert all(asset in ASSETS for asset in card.assets)
+    config = card.config(root=sys.argv[1], size=8) if card.name == "folder" else card.config()
+    try:
+        info = card.describe(config)
+    except DataUnavailableError:
+        assert card.name != "folder" and "root" in card.config.model_fields  # the user's own copy
+    else:
+        assert sum(info.images.values()) > 0
 normalised = DATASETS.get("folder").config(root=sys.argv[1], size=8, normalise="dataset")
 assert DATASETS.get("folder").describe(normalised).std != (1.0, 1.0, 1.0)
 assert [cached(name) for name in ASSETS] == [None] * len(ASSETS)
