@@ -14,7 +14,7 @@ from fl.models.initialise import pytorch_default
 class Classifier(nn.Module, ABC):
     """A body that computes features and a linear head: `forward(x) == head(features(x))`.
 
-    A subclass assigns `head` and must not work in place on anything that autograd needs.
+    A subclass assigns `head` and must not change the output of a layer in place.
 
     Attributes:
         head: The last layer, from `d` features to the logits.
@@ -45,3 +45,10 @@ class Classifier(nn.Module, ABC):
         """Draw all weights from `generator`, in the order of the modules; by default as PyTorch does."""
         for module in self.modules():
             pytorch_default(module, generator)
+
+
+def out_of_place(module: nn.Module) -> None:
+    """Let no layer overwrite its input: attacks and defenses read layers' inputs and outputs."""
+    for layer in module.modules():
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False

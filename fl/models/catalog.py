@@ -1,14 +1,17 @@
-"""Cards of the built-in classifiers, read without torch."""
+"""Cards of the built-in classifiers, read without torch; those with ImageNet weights: `imagenet_cards`."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
 
 from fl.cards import DataInfo, ModelCard, ModelTraits, Reference
+from fl.models.costs import after_stride, conv_mflop, linear_mflop
+from fl.models.imagenet_cards import CARDS as IMAGENET_CARDS
 from fl.registry import Registry
-from fl.specs import Config
+from fl.specs import Config, NoConfig, added_later
 
 LENET_CHANNELS = 12
 LENET_KERNEL = 5
@@ -18,7 +21,8 @@ CONVNET_WIDTHS = (1, 2, 2, 4, 4, 4, 4, 4)
 CONVNET_POOL = 3
 CONVNET_POOL_AFTER = (6, 8)
 """A max-pool follows these convolutions (counted from 1)."""
-RESNET_CHANNELS = (16, 32, 64)
+CIFAR_RESNET_CHANNELS = (16, 32, 64)
+MCNN_CHANNELS = (64, 128, 256)
 
 
 class LeNetConfig(Config):
@@ -36,15 +40,14 @@ class ConvNetConfig(Config):
 
     width: int = Field(64, ge=1, description="channels of the first convolution; later: 2 and 4 times")
     batch_norm: bool = Field(True, description="batch normalisation after every convolution")
+    convs: int = added_later(
+        8, ge=1, le=8, description="how many of the eight convolutions; max-pools follow the 6th and the 8th"
+    )
 
-
-class ResNet20Config(Config):
-    """Configuration of `resnet20`: nothing to choose."""
-
-
-def after_stride(size: int, stride: int) -> int:
-    """Return the side of a 'same'-padded convolution's output."""
-    return -(-size // stride)
+    @property
+    def pools(self) -> int:
+        """Number of max-pools."""
+        return sum(number <= self.convs for number in CONVNET_POOL_AFTER)
 
 
 def lenet_features(config: LeNetConfig, size: int) -> int:
@@ -57,20 +60,25 @@ def lenet_features(config: LeNetConfig, size: int) -> int:
 def convnet_features(config: ConvNetConfig, size: int) -> int:
     """Return the number of inputs of the head."""
     side = size
-    for _ in CONVNET_POOL_AFTER:
+    for _ in range(config.pools):
         side //= CONVNET_POOL
-    return CONVNET_WIDTHS[-1] * config.width * side * side
+    return CONVNET_WIDTHS[config.convs - 1] * config.width * side * side
 
 
-def _conv_mflop(inputs: int, outputs: int, kernel: int, side: int) -> float:
-    return 2e-6 * inputs * outputs * kernel**2 * side**2
+def mcnn_sides(size: int) -> tuple[int, int]:
+    """Return the sides of the maps that the second and the third convolution take.
+
+    The third convolution spans its whole map, 5x5 for images of 32 px.
+    """
+    second = (size - 4) // 2
+    return second, (second - 4) // 2
 
 
 def _lenet_traits(config: LeNetConfig, data: DataInfo) -> ModelTraits:
     mflop, channels, side = 0.0, data.channels, data.size
     for stride in LENET_STRIDES[: config.convs]:
         side = after_stride(side, stride)
-        mflop += _conv_mflop(channels, LENET_CHANNELS, LENET_KERNEL, side)
+        mflop += conv_mflop(channels, LENET_CHANNELS, LENET_KERNEL, side)
         channels = LENET_CHANNELS
     return ModelTraits(
         batch_norm=False,
@@ -80,14 +88,14 @@ def _lenet_traits(config: LeNetConfig, data: DataInfo) -> ModelTraits:
         twice_differentiable=config.activation != "relu",
         min_size=8,
         channels=None,
-        mflop_per_image=mflop + 2e-6 * lenet_features(config, data.size) * data.task.outputs,
+        mflop_per_image=mflop + linear_mflop(lenet_features(config, data.size), data.task.outputs),
     )
 
 
 def _convnet_traits(config: ConvNetConfig, data: DataInfo) -> ModelTraits:
     mflop, channels, side = 0.0, data.channels, data.size
-    for number, multiple in enumerate(CONVNET_WIDTHS, start=1):
-        mflop += _conv_mflop(channels, multiple * config.width, 3, side)
+    for number, multiple in enumerate(CONVNET_WIDTHS[: config.convs], start=1):
+        mflop += conv_mflop(channels, multiple * config.width, 3, side)
         channels = multiple * config.width
         if number in CONVNET_POOL_AFTER:
             side //= CONVNET_POOL
@@ -97,19 +105,20 @@ def _convnet_traits(config: ConvNetConfig, data: DataInfo) -> ModelTraits:
         non_negative_features=True,
         convolution=True,
         twice_differentiable=False,
-        min_size=9,
+        min_size=9 if config.pools else 2,
         channels=None,
-        mflop_per_image=mflop + 2e-6 * convnet_features(config, data.size) * data.task.outputs,
+        mflop_per_image=mflop + linear_mflop(convnet_features(config, data.size), data.task.outputs),
     )
 
 
-def _resnet20_traits(config: ResNet20Config, data: DataInfo) -> ModelTraits:
+def _cifar_resnet_traits(blocks: int, config: NoConfig, data: DataInfo) -> ModelTraits:
     side = data.size
-    mflop = _conv_mflop(data.channels, RESNET_CHANNELS[0], 3, side)
-    channels = RESNET_CHANNELS[0]
-    for stage, width in enumerate(RESNET_CHANNELS):
+    mflop = conv_mflop(data.channels, CIFAR_RESNET_CHANNELS[0], 3, side)
+    channels = CIFAR_RESNET_CHANNELS[0]
+    for stage, width in enumerate(CIFAR_RESNET_CHANNELS):
         side = after_stride(side, 1 if stage == 0 else 2)
-        mflop += _conv_mflop(channels, width, 3, side) + 5 * _conv_mflop(width, width, 3, side)
+        rest = (2 * blocks - 1) * conv_mflop(width, width, 3, side)
+        mflop += conv_mflop(channels, width, 3, side) + rest
         channels = width
     return ModelTraits(
         batch_norm=True,
@@ -119,11 +128,34 @@ def _resnet20_traits(config: ResNet20Config, data: DataInfo) -> ModelTraits:
         twice_differentiable=False,
         min_size=8,
         channels=None,
-        mflop_per_image=mflop + 2e-6 * channels * data.task.outputs,
+        mflop_per_image=mflop + linear_mflop(channels, data.task.outputs),
+    )
+
+
+def _mcnn_traits(config: NoConfig, data: DataInfo) -> ModelTraits:
+    first, second, third = MCNN_CHANNELS
+    middle, last = mcnn_sides(data.size)
+    return ModelTraits(
+        batch_norm=True,
+        head_bias=True,
+        non_negative_features=False,
+        convolution=True,
+        twice_differentiable=False,
+        min_size=16,
+        channels=None,
+        mflop_per_image=conv_mflop(data.channels, first, 7, data.size - 4)
+        + conv_mflop(first, second, 5, middle - 4)
+        + conv_mflop(second, third, last, 1)
+        + linear_mflop(third, data.task.outputs),
+        min_train_batch=2,
     )
 
 
 def _cards() -> tuple[ModelCard[Any], ...]:
+    residual = Reference(
+        text="K. He et al.: Deep Residual Learning for Image Recognition, CVPR 2016, "
+        "arXiv 1512.03385, section 4.2"
+    )
     return (
         ModelCard(
             name="lenet",
@@ -152,14 +184,30 @@ def _cards() -> tuple[ModelCard[Any], ...]:
             name="resnet20",
             version=1,
             summary="The 20-layer residual network for small images, with parameter-free shortcuts.",
-            config=ResNet20Config,
+            config=NoConfig,
             implementation="fl.models.resnet:ResNet20",
-            reference=Reference(
-                text="K. He et al.: Deep Residual Learning for Image Recognition, CVPR 2016, "
-                "arXiv 1512.03385, section 4.2"
-            ),
-            traits=_resnet20_traits,
+            reference=residual,
+            traits=partial(_cifar_resnet_traits, 3),
         ),
+        ModelCard(
+            name="resnet32",
+            version=1,
+            summary="The 32-layer residual network for small images, with parameter-free shortcuts.",
+            config=NoConfig,
+            implementation="fl.models.resnet:ResNet32",
+            reference=residual,
+            traits=partial(_cifar_resnet_traits, 5),
+        ),
+        ModelCard(
+            name="mcnn",
+            version=1,
+            summary="Three wide convolutions with batch norm and leaky ReLU, the last over the whole map.",
+            config=NoConfig,
+            implementation="fl.models.mcnn:MCNN",
+            reference=Reference(text="The MNIST target model of FedInverse (its code: models.py, MCNN)"),
+            traits=_mcnn_traits,
+        ),
+        *IMAGENET_CARDS,
     )
 
 

@@ -21,14 +21,17 @@ from fl.types import ImageSpec
 
 
 class ConvNet(Classifier):
-    """Eight 3x3 convolutions, each with batch norm (if wanted) and ReLU; two 3x3 max-pools; linear head."""
+    """Eight 3x3 convolutions, each with batch norm (if wanted) and ReLU; two 3x3 max-pools; linear head.
+
+    Or the first few of them: up to five are not pooled, so that the head sees features at every pixel.
+    """
 
     def __init__(self, config: ConvNetConfig, image: ImageSpec, outputs: int) -> None:
         super().__init__()
         self._batch_norm = config.batch_norm
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         channels = image.channels
-        for number, multiple in enumerate(CONVNET_WIDTHS, start=1):
+        for number, multiple in enumerate(CONVNET_WIDTHS[: config.convs], start=1):
             width = multiple * config.width
             layers[f"conv{number}"] = nn.Conv2d(channels, width, 3, padding=1)
             if config.batch_norm:
@@ -41,7 +44,7 @@ class ConvNet(Classifier):
         self.head = nn.Linear(convnet_features(config, image.size), outputs)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the last max-pool's output, flattened."""
+        """Return the last layer's output, flattened."""
         hidden: Tensor = self.body(x)
         return hidden.flatten(1)
 
@@ -52,13 +55,13 @@ class ConvNet(Classifier):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """The last activation, before the last max-pool."""
-        return self.body[-2]
+        """The last activation, before the max-pool that may follow."""
+        return list(self.blocks.values())[-1]
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights as PyTorch does; without batch norm, convolutions from N(0, 2/fan_in).
 
-        Unnormalised, PyTorch's default shrinks the signal at each of the eight layers, and training does not
+        Unnormalised, PyTorch's default shrinks the signal at each layer, and after eight training does not
         start.
         """
         super().initialise(generator)

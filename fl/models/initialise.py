@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +32,26 @@ def pytorch_default(module: nn.Module, generator: torch.Generator) -> None:
         module.reset_parameters()  # constants
 
 
-def kaiming_normal(weight: Tensor, generator: torch.Generator) -> None:
-    """Draw from N(0, 2/fan_in) (He et al. 2015, arXiv 1502.01852, section 2.2)."""
+def kaiming_normal(weight: Tensor, generator: torch.Generator, *, fan: Literal["in", "out"] = "in") -> None:
+    """Draw from N(0, 2/fan_in) or N(0, 2/fan_out) (He et al. 2015, arXiv 1502.01852, section 2.2)."""
+    number = fan_in(weight) if fan == "in" else fan_out(weight)
+    normal(weight, generator, std=math.sqrt(2 / number))
+
+
+def normal(weight: Tensor, generator: torch.Generator, *, std: float) -> None:
+    """Draw from N(0, std^2)."""
     with torch.no_grad():
-        weight.normal_(0.0, math.sqrt(2 / fan_in(weight)), generator=generator)
+        weight.normal_(0.0, std, generator=generator)
 
 
 def fan_in(weight: Tensor) -> int:
     """Return the number of inputs of one output unit of a linear or convolution weight."""
     return weight[0].numel()
+
+
+def fan_out(weight: Tensor) -> int:
+    """Return the number of outputs that one input unit of a convolution weight takes part in."""
+    return weight[:, 0].numel()
 
 
 def _draw_uniform(tensor: Tensor, bound: float, generator: torch.Generator) -> None:

@@ -7,7 +7,6 @@ the packaged asset, which is fetched. Without them LPIPS is null: random weights
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fl.data import assets
+from fl.data.array_pickle import read_arrays
 from fl.errors import DataUnavailableError, UsageError
 
 ASSET = "lpips-alexnet"
@@ -100,20 +100,8 @@ def read_heads() -> tuple[Tensor, ...]:
     return tuple(state[f"lin{index}.model.1.weight"].flatten() for index in range(len(SHAPES)))
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Reads pickles of NumPy arrays in plain containers and refuses every other global."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
-            return importlib.import_module("numpy._core.multiarray")._reconstruct
-        raise pickle.UnpicklingError(f"a reference to {module}.{name}, which is not an array")
-
-
 def _from_asset(path: Path) -> tuple[Convolution, ...]:
-    with path.open("rb") as file:
-        layers = _ArraysOnly(file).load()["AlexNet_0"]
+    layers = read_arrays(path)["AlexNet_0"]
     return tuple(_from_arrays(layers[f"Conv_{index}"]) for index in range(len(SHAPES)))
 
 
