@@ -1,4 +1,4 @@
-"""The built-in defenses: configurations and cards, read without torch."""
+"""The built-in defenses: all cards, and what `none` and chains of them are; read without torch."""
 
 from __future__ import annotations
 
@@ -7,44 +7,80 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_serializer, field_validator
 
 from defenses import DEFENSES
-from fl.cards import DefenseCard, NoiseBudget, Reference, Setting, StageRequest
+from defenses.cards_batch import (
+    BATCH_CARDS,
+    INPUT_NOISE,
+    LABEL_SMOOTHING,
+    MIXUP,
+    InputNoiseConfig,
+    LabelSmoothingConfig,
+    MixupConfig,
+)
+from defenses.cards_update import (
+    CLIPPING,
+    FIXED_STEP,
+    GAUSSIAN,
+    LAPLACE,
+    PRUNING,
+    QUANTIZATION,
+    SIGN,
+    UPDATE_CARDS,
+    ClippingConfig,
+    FixedStepConfig,
+    GaussianConfig,
+    LaplaceConfig,
+    PruningConfig,
+    QuantizationConfig,
+    SignConfig,
+)
+from fl.cards import DefenseCard, NoiseBudget, Setting, StageRequest
 from fl.specs import Config, NoConfig, Plugin, TrialSpec
+
+__all__ = [
+    "CARDS",
+    "CHAIN",
+    "CLIENT_HOOKS",
+    "CLIPPING",
+    "FIXED_STEP",
+    "GAUSSIAN",
+    "HOOKS",
+    "HOOKS_BEFORE_THE_UPDATE",
+    "INPUT_NOISE",
+    "LABEL_SMOOTHING",
+    "LAPLACE",
+    "MIXUP",
+    "MODEL_HOOKS",
+    "NONE",
+    "PRUNING",
+    "QUANTIZATION",
+    "SERVER_HOOKS",
+    "SIGN",
+    "ChainConfig",
+    "ClippingConfig",
+    "FixedStepConfig",
+    "GaussianConfig",
+    "InputNoiseConfig",
+    "LabelSmoothingConfig",
+    "LaplaceConfig",
+    "Link",
+    "MixupConfig",
+    "PruningConfig",
+    "QuantizationConfig",
+    "SignConfig",
+    "adaptation",
+    "hooks_of",
+    "is_mirrored",
+]
 
 CLIENT_HOOKS = ("sampler", "inspect", "perturb_batch", "loss", "gradients", "protect")
 SERVER_HOOKS = ("visible", "per_update", "release")
 MODEL_HOOKS = ("wrapper", "wrap_model")
 HOOKS = frozenset(CLIENT_HOOKS + SERVER_HOOKS + MODEL_HOOKS)
 """What a defense may override that changes training or what is seen of it."""
-
-
-class GaussianConfig(Config):
-    """Gaussian noise on every entry of the update."""
-
-    sigma: float = Field(1e-3, ge=0, description="standard deviation, in units of `scale`")
-    scale: Literal["absolute", "relative"] = Field(
-        "absolute",
-        description="absolute: units of the gradient (a delta's noise is scaled by lr x local steps); "
-        "relative: the root mean square of the update's own entries",
-    )
-
-
-class ClippingConfig(Config):
-    """Clipping of the update's L2 norm over all tensors."""
-
-    bound: float = Field(
-        1.0,
-        gt=0,
-        description="largest norm, in units of the gradient (of a delta: times lr x local steps)",
-    )
-
-
-class PruningConfig(Config):
-    """Zeroing of the smallest entries of each tensor."""
-
-    ratio: float = Field(0.2, ge=0, le=1, description="share of each tensor's entries set to zero")
-    variant: Literal["standard", "as_released"] = Field(
-        "standard", description="as_released: the kept entries lose their sign, as in the released notebook"
-    )
+HOOKS_BEFORE_THE_UPDATE = frozenset(
+    {"wrapper", "wrap_model", "sampler", "perturb_batch", "loss", "gradients"}
+)
+"""Hooks whose effect an adaptive attacker has by simulating the client, without a mirror."""
 
 
 class Link(Config):
@@ -123,50 +159,25 @@ def hooks_of(plugin: Plugin) -> frozenset[str]:
     return DEFENSES.get(plugin.name).hooks
 
 
+def adaptation(card: DefenseCard[Any]) -> Literal["mirror", "simulation", "none"]:
+    """Return how an adaptive attacker accounts for a defense (for a chain: `is_mirrored`)."""
+    if card.mirrored:
+        return "mirror"
+    return "simulation" if card.hooks & HOOKS_BEFORE_THE_UPDATE else "none"
+
+
+def is_mirrored(plugin: Plugin) -> bool:
+    """Return whether an adaptive attacker gets a configured defense's mirror: a chain needs every link's.
+
+    Without one it works through the simulated client.
+    """
+    if isinstance(plugin.config, ChainConfig):
+        return all(link.card.mirrored for link in plugin.config.links)
+    return DEFENSES.get(plugin.name).mirrored
+
+
 def _none_budget(config: NoConfig) -> NoiseBudget:
     return NoiseBudget(field="", unit="", domain="none", stronger="higher", off=0.0, grid=(0.0,))
-
-
-def _gaussian_budget(config: GaussianConfig) -> NoiseBudget:
-    if config.scale == "relative":
-        return NoiseBudget(
-            field="sigma",
-            unit="share of the update's root mean square",
-            domain="update",
-            stronger="higher",
-            off=0.0,
-            grid=(0.01, 0.1, 1.0, 10.0),
-        )
-    return NoiseBudget(
-        field="sigma",
-        unit="standard deviation of a gradient entry",
-        domain="gradient",
-        stronger="higher",
-        off=0.0,
-        grid=(1e-4, 1e-3, 1e-2, 1e-1),
-    )
-
-
-def _clipping_budget(config: ClippingConfig) -> NoiseBudget:
-    return NoiseBudget(
-        field="bound",
-        unit="L2 norm of the gradient",
-        domain="gradient",
-        stronger="lower",
-        off=None,  # a bound above the norm changes no bit, but no bound is above every norm
-        grid=(10.0, 4.0, 1.0, 0.1),
-    )
-
-
-def _pruning_budget(config: PruningConfig) -> NoiseBudget:
-    return NoiseBudget(
-        field="ratio",
-        unit="share of entries zeroed",
-        domain="update",
-        stronger="higher",
-        off=0.0 if config.variant == "standard" else None,  # the variant drops signs even at 0
-        grid=(0.2, 0.5, 0.8, 0.9, 0.99),
-    )
 
 
 def _chain_budget(config: ChainConfig) -> NoiseBudget:
@@ -185,7 +196,7 @@ def _chain_budget(config: ChainConfig) -> NoiseBudget:
 def _chain_compatible(config: ChainConfig, setting: Setting) -> str | None:
     for link in config.links:
         reason = link.card.compatible(link.config, setting)
-        if reason is None and setting.attacker == "adaptive" and not link.card.mirrored:
+        if reason is None and setting.attacker == "adaptive" and adaptation(link.card) == "none":
             reason = "it has no mirror for an adaptive attacker"
         if reason is not None:
             return f"link {link.name!r}: {reason}"
@@ -207,44 +218,6 @@ NONE = DefenseCard(
     mirrored=True,
 )
 
-GAUSSIAN = DefenseCard(
-    name="gaussian",
-    version=1,
-    summary="Independent Gaussian noise on every entry of the update.",
-    config=GaussianConfig,
-    implementation="defenses.gaussian:Gaussian",
-    reference=Reference("Zhu, Liu and Han 2019, Deep Leakage from Gradients, arXiv 1906.08935, section 5.1"),
-    noise_budget=_gaussian_budget,
-    hooks=frozenset({"protect"}),
-    mirrored=True,
-)
-
-CLIPPING = DefenseCard(
-    name="clipping",
-    version=1,
-    summary="Scale the update down to a largest L2 norm over all tensors.",
-    config=ClippingConfig,
-    implementation="defenses.clipping:Clipping",
-    reference=Reference(
-        "Abadi et al. 2016, Deep Learning with Differential Privacy, arXiv 1607.00133, section 3.1"
-    ),
-    noise_budget=_clipping_budget,
-    hooks=frozenset({"protect"}),
-    mirrored=True,
-)
-
-PRUNING = DefenseCard(
-    name="pruning",
-    version=1,
-    summary="Zero the smallest entries of each tensor.",
-    config=PruningConfig,
-    implementation="defenses.pruning:Pruning",
-    reference=Reference("Zhu, Liu and Han 2019, Deep Leakage from Gradients, arXiv 1906.08935, section 5.2"),
-    noise_budget=_pruning_budget,
-    hooks=frozenset({"protect"}),
-    mirrored=True,
-)
-
 CHAIN = DefenseCard(
     name="chain",
     version=1,
@@ -253,9 +226,9 @@ CHAIN = DefenseCard(
     implementation="defenses.chain:Chain",
     noise_budget=_chain_budget,
     hooks=HOOKS,  # what its links may override; `hooks_of` narrows it to those of a configuration
-    mirrored=True,  # `compatible` refuses an adaptive attacker where a link has no mirror
+    mirrored=True,  # where every link is: `is_mirrored`
     compatible=_chain_compatible,
     stages=_chain_stages,
 )
 
-CARDS: tuple[DefenseCard[Any], ...] = (NONE, GAUSSIAN, CLIPPING, PRUNING, CHAIN)
+CARDS: tuple[DefenseCard[Any], ...] = (NONE, *UPDATE_CARDS, *BATCH_CARDS, CHAIN)

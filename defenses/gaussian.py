@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from defenses.base import ClientContext, ClientDefense, Defense, Step
-from defenses.catalog import GaussianConfig
-from defenses.norms import gradient_unit, root_mean_square
-from fl.types import Observation, Tensors, Update
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+from defenses.additive_noise import AdditiveNoise
+from defenses.base import ClientContext, ClientDefense, Defense
+from defenses.cards_update import GaussianConfig
+from fl.types import Observation, Tensors
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Gaussian(Defense[GaussianConfig]):
 
     def for_client(self, context: ClientContext) -> ClientDefense:
         """Return a client that adds noise to its update."""
-        return _Noise(self.config, gradient_unit(context))
+        return AdditiveNoise(self.config.sigma, self.config.scale, standard_normal, context)
 
     def estimate(self, observation: Observation) -> Tensors:
         """Return no parameters: the best answer to additive noise does not depend on them."""
@@ -37,24 +35,6 @@ class Gaussian(Defense[GaussianConfig]):
         return gradients
 
 
-class _Noise(ClientDefense):
-    def __init__(self, config: GaussianConfig, unit: float) -> None:
-        self._config = config
-        self._unit = unit
-
-    def protect(self, update: Update, step: Step) -> Update:
-        if self._config.sigma == 0:
-            return update
-        scale = root_mean_square(update.tensors) if self._config.scale == "relative" else self._unit
-        noisy = {
-            name: tensor + self._config.sigma * scale * _standard_normal(tensor, step.stream)
-            for name, tensor in update.tensors.items()
-        }
-        return replace(update, tensors=noisy)
-
-
-def _standard_normal(like: Tensor, stream: torch.Generator) -> Tensor:
-    """Draw on the CPU, so that the noise is the same on every device."""
-    import torch
-
+def standard_normal(like: Tensor, stream: torch.Generator) -> Tensor:
+    """Draw N(0, 1) in the shape of `like`, on the CPU, so that the noise is the same on every device."""
     return torch.randn(like.shape, generator=stream, dtype=like.dtype).to(like.device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fl.hooks import ClientContext
-from fl.types import Tensors
+from fl.types import Observation, Tensors
 
 
 def gradient_unit(context: ClientContext) -> float:
@@ -18,6 +18,16 @@ def gradient_unit(context: ClientContext) -> float:
     would take along a constant gradient.
     """
     return 1.0 if context.kind == "gradient" else context.lr * context.local_steps
+
+
+def observed_gradient_unit(observation: Observation) -> float:
+    """Return `gradient_unit` as the adversary knows it.
+
+    It is 1 where it does not know the local training: it then takes a gradient for the update, whose
+    direction alone is right (`attacks.problem`).
+    """
+    local = observation.knowledge.local_training
+    return 1.0 if observation.update.kind == "gradient" or local is None else local.lr * local.steps
 
 
 def global_norm(tensors: Tensors) -> Tensor:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from defenses.base import ClientContext, ClientDefense, Defense, Step
-from defenses.catalog import PruningConfig
+from defenses.cards_update import PruningConfig
 from fl.types import Observation, Tensors, Update
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Pruning(Defense[PruningConfig]):
     """Zero the floor(ratio n + 0.5) entries of smallest magnitude of each tensor of n entries.
 
-    Source: Zhu et al. 2019, arXiv 1906.08935, section 5.2. Of entries of equal magnitude the first go. The
-    variant `as_released` keeps magnitudes without their signs, the error of the notebook that this project
-    grew from (justinliu23/gradient-inversion-defense-fl); no label can be read from such an update.
+    With `scope: global`, of all n entries of all tensors. Source: Zhu et al. 2019, arXiv 1906.08935, section
+    5.2. Of entries of equal magnitude the first go. The variant `as_released` keeps magnitudes without their
+    signs, the error of the notebook that this project grew from (justinliu23/gradient-inversion-defense-fl);
+    no label can be read from such an update.
     """
 
     def for_client(self, context: ClientContext) -> ClientDefense:
@@ -41,10 +41,21 @@ class _Prune(ClientDefense):
         self._config = config
 
     def protect(self, update: Update, step: Step) -> Update:
-        pruned = {name: _prune(tensor, self._config.ratio) for name, tensor in update.tensors.items()}
+        prune = _prune_jointly if self._config.scope == "global" else _prune_each
+        pruned = prune(update.tensors, self._config.ratio)
         return replace(
             update, tensors=_magnitudes(pruned) if self._config.variant == "as_released" else pruned
         )
+
+
+def _prune_each(tensors: Tensors, ratio: float) -> dict[str, Tensor]:
+    return {name: _prune(tensor, ratio) for name, tensor in tensors.items()}
+
+
+def _prune_jointly(tensors: Tensors, ratio: float) -> dict[str, Tensor]:
+    joined = _prune(torch.cat([tensor.flatten() for tensor in tensors.values()]), ratio)
+    parts = torch.split(joined, [tensor.numel() for tensor in tensors.values()])
+    return {name: part.view_as(t) for (name, t), part in zip(tensors.items(), parts, strict=True)}
 
 
 def _prune(tensor: Tensor, ratio: float) -> Tensor:

@@ -32,12 +32,15 @@ class DefenseConformance:
         random: Whether it draws random numbers.
         mirror_is_exact: Whether the mirror, at parameters estimated from one protected update, does to clean
             gradients what `protect` did.
+        monotone: Whether a stronger noise budget moves the update further from the clean one, where the
+            defense acts through `protect` alone.
     """
 
     card: ClassVar[DefenseCard[Any]]
     config: ClassVar[Config | None] = None
     random: ClassVar[bool] = False
     mirror_is_exact: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
 
     def test_card_is_complete(self) -> None:
         """The card describes a defense."""
@@ -74,6 +77,17 @@ class DefenseConformance:
             config = self._at(off)
             protected = SmallProblem(kind=kind, defense=self._defense(config)).update
             _check_equal(protected.tensors, SmallProblem(kind=kind).update.tensors, "off")
+
+    def test_stronger_budgets_change_more(self) -> None:
+        """From weak to strong, the same draws, updates get no nearer to the clean one."""
+        budget = self.card.noise_budget(self._config)
+        if not (self.monotone and budget.field and self.card.hooks == {"protect"}):
+            return
+        clean = _clean()
+        distances = [
+            _distance(self._protect(clean, self._at(value)).tensors, clean.tensors) for value in budget.grid
+        ]
+        assert distances == sorted(distances), f"expected rising distances over the grid, got {distances}"
 
     def test_update_keeps_its_form(self) -> None:
         """Names, shapes, types, kind and count are those of an update, and its entries are finite."""
@@ -170,6 +184,19 @@ class DefenseConformance:
             for derivative in torch.autograd.grad(energy, list(leaves.values())):
                 assert bool(derivative.isfinite().all()), "expected finite derivatives of the mirror"
 
+    def test_simulated_client_is_differentiable(self) -> None:
+        """An attacker who simulates the client gets finite derivatives in the images, not all of them 0."""
+        for kind in UPDATES:
+            problem = SmallProblem(kind=kind, n=2, defense=self._defense())
+            simulate = problem.simulator(self._defense().for_client(problem.client_context))
+            images = problem.images.clone().requires_grad_()
+            stream = Streams(0).torch("simulation")
+            update = simulate(images, problem.labels, problem.sent, stream)
+            energy = torch.stack([tensor.square().sum() for tensor in update.tensors.values()]).sum()
+            (derivative,) = torch.autograd.grad(energy, images)
+            assert bool(derivative.isfinite().all()), f"expected finite derivatives of a simulated {kind}"
+            assert bool(derivative.any()), f"expected a simulated {kind} to depend on the images"
+
     @property
     def _config(self) -> Config:
         config: Config = self.card.config() if self.config is None else self.config
@@ -195,9 +222,9 @@ class DefenseConformance:
         config: Config = self.card.config.model_validate(resolved)
         return config
 
-    def _protect(self, clean: Update) -> Update:
-        problem = SmallProblem(defense=self._defense())
-        client = self._defense().for_client(problem.client_context)
+    def _protect(self, clean: Update, config: Config | None = None) -> Update:
+        problem = SmallProblem(defense=self._defense(config))
+        client = self._defense(config).for_client(problem.client_context)
         return client.protect(clean, problem.step(Streams(0).torch("protect")))
 
     def _update(self, stream: int) -> Update:
@@ -209,6 +236,12 @@ class DefenseConformance:
 
 def _clean() -> Update:
     return SmallProblem().update
+
+
+def _distance(tensors: Tensors, others: Tensors) -> float:
+    return float(
+        torch.stack([(tensors[name] - other).square().sum() for name, other in others.items()]).sum()
+    )
 
 
 def _overrides(instance: object, base: type[Any], hook: str) -> bool:

@@ -231,7 +231,7 @@ class SmallProblem:
             self.sent,
             task=self.task,
             image=self.image,
-            lr=self.local.lr,
+            local=self.local,
             device=torch.device("cpu"),
             differentiable=False,
         )

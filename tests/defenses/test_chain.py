@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from defenses import DEFENSES
 from defenses.base import ClientDefense, Defense, PrivacySpent, ServerDefense
-from defenses.catalog import CHAIN, PRUNING, ChainConfig, hooks_of
+from defenses.catalog import CHAIN, PRUNING, ChainConfig, hooks_of, is_mirrored
 from defenses.chain import Chain
 from fl.cards import DataInfo, DefenseCard, Setting
 from fl.hooks import Batch, GuaranteeContext, ServerContext
@@ -229,7 +229,17 @@ def test_pickles_with_its_links_built(counting):
     assert pickle.loads(pickle.dumps(links)) == links
 
 
-def test_an_adaptive_attacker_needs_every_link_mirrored(counting):
+OPAQUE = replace(COUNTING, name="opaque", hooks=frozenset({"protect", "visible"}))
+
+
+@pytest.fixture
+def opaque():
+    DEFENSES.register(OPAQUE)
+    yield chain(("clipping", {}), ("opaque", {}))
+    DEFENSES.unregister("opaque")
+
+
+def test_an_adaptive_attacker_mirrors_or_simulates_every_link(counting, opaque):
     small = SmallProblem()
     data = DataInfo(small.task, channels=1, size=16, images={}, public=True, fingerprint="x")
     lenet = MODELS.get("lenet")
@@ -241,8 +251,21 @@ def test_an_adaptive_attacker_needs_every_link_mirrored(counting):
         observes="update",
     )
     adaptive = replace(setting, attacker="adaptive")
-    assert CHAIN.compatible(counting.config, setting) is None
-    assert CHAIN.compatible(counting.config, adaptive) == (
-        "link 'counting': it has no mirror for an adaptive attacker"
-    )
+    assert CHAIN.compatible(opaque, setting) is None
+    assert CHAIN.compatible(opaque, adaptive) == "link 'opaque': it has no mirror for an adaptive attacker"
+    assert CHAIN.compatible(counting.config, adaptive) is None
     assert CHAIN.compatible(chain(("clipping", {}), ("gaussian", {})), adaptive) is None
+
+
+@pytest.mark.parametrize(
+    ("links", "mirrored"),
+    [
+        ((("pruning", {}), ("quantization", {}), ("gaussian", {})), True),
+        ((("label_smoothing", {}), ("quantization", {})), False),
+        ((("pruning", {}), ("mixup", {})), False),
+    ],
+)
+def test_a_chain_is_mirrored_if_every_link_is(links, mirrored):
+    assert is_mirrored(Plugin("chain", 1, chain(*links))) is mirrored
+    assert is_mirrored(Plugin("pruning", 1, PRUNING.config()))
+    assert not is_mirrored(Plugin("input_noise", 1, DEFENSES.get("input_noise").config()))

@@ -11,9 +11,9 @@ from fl.types import Update
 from harness.testing import SmallProblem
 
 
-def protect(tensors, bound, small=None):
+def protect(tensors, bound, small=None, scope="global"):
     small = small or SmallProblem()
-    client = Clipping(ClippingConfig(bound=bound)).for_client(small.client_context)
+    client = Clipping(ClippingConfig(bound=bound, scope=scope)).for_client(small.client_context)
     update = Update(small.kind, tensors, {}, 1)
     return client.protect(update, small.step(Streams(0).torch("protect"))).tensors
 
@@ -48,6 +48,35 @@ def test_on_a_delta_the_bound_is_in_units_of_the_gradient():
     small = SmallProblem(kind="delta", steps=4, lr=0.05)
     clipped = protect({"a": torch.ones(100)}, 1.0, small)
     assert float(global_norm(clipped)) == pytest.approx(0.05 * 4)
+
+
+@given(st.floats(1e-2, 1e2))
+@settings(max_examples=20, deadline=None)
+def test_per_tensor_each_norm_is_bounded_on_its_own(bound):
+    tensors = {"long": torch.tensor([3.0, 4.0]), "short": torch.tensor([[0.03], [-0.04]])}
+    clipped = protect(tensors, bound, scope="per_tensor")
+    for name, length in (("long", 5.0), ("short", 0.05)):
+        expected = tensors[name] * min(1.0, bound / length)
+        torch.testing.assert_close(clipped[name], expected)
+
+
+def test_per_tensor_within_the_bound_no_bit_changes():
+    update = SmallProblem().update
+    largest = max(float(tensor.norm()) for tensor in update.tensors.values())
+    clipped = protect(update.tensors, largest * 1.001, scope="per_tensor")
+    assert all(torch.equal(clipped[name], tensor) for name, tensor in update.tensors.items())
+
+
+def test_the_scope_came_later_and_leaves_ids_alone():
+    assert ClippingConfig().resolved() == {"bound": 1.0}
+    assert ClippingConfig(scope="per_tensor").resolved() == {"bound": 1.0, "scope": "per_tensor"}
+
+
+def test_the_estimated_bounds_are_the_observed_norms():
+    small = SmallProblem(defense=Clipping(ClippingConfig(bound=0.1, scope="per_tensor")))
+    for name, bound in small.defense.estimate(small.observation).items():
+        assert float(bound) == pytest.approx(float(small.update.tensors[name].norm()))
+        assert float(bound) <= 0.1 * 1.0001
 
 
 def test_the_estimated_bound_is_the_observed_norm():

@@ -1,13 +1,26 @@
 from defenses.catalog import (
+    CARDS,
     CHAIN,
     CLIPPING,
+    FIXED_STEP,
     GAUSSIAN,
+    INPUT_NOISE,
+    LABEL_SMOOTHING,
+    LAPLACE,
+    MIXUP,
     NONE,
     PRUNING,
+    QUANTIZATION,
+    SIGN,
     ChainConfig,
     ClippingConfig,
     GaussianConfig,
+    InputNoiseConfig,
+    LabelSmoothingConfig,
+    LaplaceConfig,
     PruningConfig,
+    QuantizationConfig,
+    SignConfig,
 )
 from harness.testing import DefenseConformance
 
@@ -26,6 +39,16 @@ class TestRelativeGaussian(TestGaussian):
     config = GaussianConfig(sigma=0.1, scale="relative")
 
 
+class TestLaplace(DefenseConformance):
+    card = LAPLACE
+    random = True
+    mirror_is_exact = False
+
+
+class TestRelativeLaplace(TestLaplace):
+    config = LaplaceConfig(b=0.1, scale="relative")
+
+
 class TestClipping(DefenseConformance):
     card = CLIPPING
 
@@ -35,13 +58,75 @@ class TestClippingAboveTheNorm(DefenseConformance):
     config = ClippingConfig(bound=1e4)
 
 
+class TestClippingPerTensor(DefenseConformance):
+    card = CLIPPING
+    config = ClippingConfig(bound=0.5, scope="per_tensor")
+
+
 class TestPruning(DefenseConformance):
     card = PRUNING
+
+
+class TestGlobalPruning(DefenseConformance):
+    card = PRUNING
+    config = PruningConfig(ratio=0.5, scope="global")
 
 
 class TestSignlessPruning(DefenseConformance):
     card = PRUNING
     config = PruningConfig(ratio=0.2, variant="as_released")
+    monotone = False  # a pruned entry is nearer to the clean one than one with the wrong sign
+
+
+class TestQuantization(DefenseConformance):
+    card = QUANTIZATION
+
+
+class TestGlobalQuantization(DefenseConformance):
+    card = QUANTIZATION
+    config = QuantizationConfig(scope="global")
+
+
+class TestStochasticQuantization(DefenseConformance):
+    card = QUANTIZATION
+    config = QuantizationConfig(rounding="stochastic")
+    random = True
+    mirror_is_exact = False
+
+
+class TestFixedStep(DefenseConformance):
+    card = FIXED_STEP
+
+
+class TestSign(DefenseConformance):
+    card = SIGN
+
+
+class TestScaledSign(DefenseConformance):
+    card = SIGN
+    config = SignConfig(magnitude="mean")
+
+
+class TestInputNoise(DefenseConformance):
+    card = INPUT_NOISE
+    random = True
+
+
+class TestUnclampedInputNoise(TestInputNoise):
+    config = InputNoiseConfig(clamp=False)
+
+
+class TestLabelSmoothing(DefenseConformance):
+    card = LABEL_SMOOTHING
+
+
+class TestNegativeLabelSmoothing(DefenseConformance):
+    card = LABEL_SMOOTHING
+    config = LabelSmoothingConfig(epsilon=-0.1)
+
+
+class TestMixup(DefenseConformance):
+    card = MIXUP
 
 
 class TestNoisyChain(DefenseConformance):
@@ -56,3 +141,13 @@ class TestNoisyChain(DefenseConformance):
 class TestDeterministicChain(DefenseConformance):
     card = CHAIN
     config = ChainConfig.model_validate({"links": [{"name": "pruning"}, {"name": "clipping"}]})
+
+
+class TestCompressingChain(DefenseConformance):
+    card = CHAIN
+    config = ChainConfig.model_validate({"links": [{"name": "pruning"}, {"name": "quantization"}]})
+
+
+def test_every_card_is_tested():
+    tested = {kit.card.name for kit in globals().values() if isinstance(kit, type) and hasattr(kit, "card")}
+    assert tested == {card.name for card in CARDS}

@@ -44,6 +44,34 @@ def test_of_equal_entries_the_first_go():
     assert pruned.tolist() == [0.0, 0.0, 1.0, -1.0]
 
 
+@given(
+    st.lists(st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=12), min_size=1, max_size=4),
+    st.floats(0, 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_globally_the_smallest_of_all_go_and_of_equals_the_first(values, ratio):
+    tensors = {f"t{i}": torch.tensor(entries) for i, entries in enumerate(values)}
+    pruned = protect(tensors, PruningConfig(ratio=ratio, scope="global"))
+
+    joined = np.concatenate([np.array(entries) for entries in values])
+    by_size = sorted(range(len(joined)), key=lambda i: (abs(joined[i]), i))
+    joined[by_size[: int(np.floor(ratio * len(joined) + 0.5))]] = 0
+    assert torch.cat(list(pruned.values())).tolist() == joined.tolist()
+    assert [tensor.shape for tensor in pruned.values()] == [tensor.shape for tensor in tensors.values()]
+
+
+def test_globally_small_tensors_go_first():
+    tensors = {"small": torch.linspace(1e-6, 1e-5, 10), "large": -torch.linspace(1, 10, 20).view(4, 5)}
+    pruned = protect(tensors, PruningConfig(ratio=0.5, scope="global"))
+    assert not pruned["small"].any()
+    assert pruned["large"].flatten().tolist() == [0.0] * 5 + tensors["large"].flatten().tolist()[5:]
+
+
+def test_the_scope_came_later_and_leaves_ids_alone():
+    assert PruningConfig().resolved() == {"ratio": 0.2, "variant": "standard"}
+    assert PruningConfig(scope="global").resolved()["scope"] == "global"
+
+
 def test_as_released_loses_the_signs_of_the_same_entries():
     tensors = dict(SMALL.update.tensors)
     standard = protect(tensors, PruningConfig(ratio=0.2))
