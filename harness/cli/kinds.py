@@ -46,6 +46,10 @@ def kind_called(word: str) -> Kind | None:
     return next((kind for kind in KINDS if word in (kind.plural, kind.singular, f"{kind.singular}s")), None)
 
 
+WORDS = tuple(word for kind in KINDS for word in (kind.plural, kind.singular, f"{kind.singular}s"))
+"""Every word that names a kind."""
+
+
 def kind_of(name: str) -> Kind | None:
     """Return the first kind that has a plug-in of that name, or None."""
     return next((kind for kind in KINDS if name in kind.load()), None)

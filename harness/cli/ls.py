@@ -6,17 +6,20 @@ from typing import Any
 
 import click
 
+from defenses.catalog import adaptation
 from fl.cards import AnyCard, AttackCard, DataCard, DefenseCard, MetricCard
 from harness.cli.cards import budget_of
-from harness.cli.kinds import KINDS, Kind
+from harness.cli.kinds import KINDS, WORDS, Kind, kind_called
 from harness.cli.output import console, emit_json, json_option, table
 
 
 @click.command("ls", short_help="List attacks, defenses, data, models, metrics.")
-@click.argument("kind", required=False, type=click.Choice([kind.plural for kind in KINDS]))
+@click.argument("kind", required=False, type=click.Choice(WORDS), metavar="[KIND]")
 @json_option
 def command(kind: str | None, as_json: bool) -> None:
     """List what is installed: built-in plug-ins and those of other packages.
+
+    KIND is attacks, defenses, data, models, metrics or manipulations.
 
     \b
     Examples:
@@ -24,14 +27,15 @@ def command(kind: str | None, as_json: bool) -> None:
       bench ls attacks
       bench ls defenses --json
     """
-    kinds = [each for each in KINDS if kind in (None, each.plural)]
+    chosen = kind_called(kind) if kind else None
+    kinds = [each for each in KINDS if chosen in (None, each)]
     if as_json:
         listed = {each.plural: [_entry(card) for card in each.load()] for each in kinds}
-        emit_json(listed[kind] if kind else listed)
+        emit_json(listed[chosen.plural] if chosen else listed)
         return
     out = console()
     for each in kinds:
-        _print(out, each, heading=kind is None)
+        _print(out, each, heading=chosen is None)
 
 
 def _print(out: Any, kind: Kind, *, heading: bool) -> None:
@@ -65,7 +69,7 @@ def _traits(card: AnyCard) -> dict[str, Any]:
             return {
                 "noise_budget": budget.field if budget and budget.field else None,
                 "unit": budget.unit if budget and budget.unit else None,
-                "adaptive": "yes" if card.mirrored else "no",
+                "adaptive": adaptation(card),
             }
         case DataCard():
             return {"licence": card.licence}

@@ -18,13 +18,15 @@ from harness.config.yaml_loader import Node
 
 STAGES = ("attack", "federation", "stage")
 LARGEST_SEED = 2**63 - 1
+NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
+DURATION = r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _duration(value: object) -> object:
     if not isinstance(value, str):
         return value
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([smhd])", value)
+    match = re.fullmatch(DURATION, value)
     if match is None:
         raise ValueError(f"expected seconds or a time such as 90s, 15m, 2h or 1d, got {value!r}")
     return float(match[1]) * _SECONDS[match[2]]
@@ -122,7 +124,7 @@ def _check_version(document: Node, problems: Problems) -> None:
 def _name(document: Node, problems: Problems) -> str:
     node = document.entries.get("name")
     name = Path(document.mark.path).stem if node is None else node.value
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
         place = document.mark if node is None else node.mark
         hint = " (the file's name; set `name:`)" if node is None else ""
         problems.add(place, f"expected a name of letters, digits, '.', '_' and '-', got {shown(name)}{hint}")

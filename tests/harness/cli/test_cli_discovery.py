@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fl.data import DATASETS
 from fl.data.assets import ASSETS
+from fl.models.imagenet import WEIGHTS
 from harness.cli.kinds import KINDS
 
 CARDS = [(kind, card) for kind in KINDS for card in kind.load()]
@@ -28,6 +30,11 @@ def test_ls_alone_lists_all_kinds(bench):
     assert all(kind.plural in bench("ls").out for kind in KINDS)
 
 
+@pytest.mark.parametrize("word", ["data", "dataset", "datasets"])
+def test_a_kind_may_be_called_by_any_of_its_words(bench, word):
+    assert bench("ls", word, "--json").json == bench("ls", "data", "--json").json
+
+
 @pytest.mark.parametrize(("kind", "card"), CARDS, ids=lambda value: getattr(value, "name", None))
 def test_show_tells_every_option_of_a_card(bench, kind, card):
     facts = bench("show", kind.singular, card.name, "--json").json
@@ -44,7 +51,7 @@ def test_show_tells_every_option_of_a_card(bench, kind, card):
 
 def test_options_have_their_type_range_and_default_in_words(bench):
     options = {o["name"]: o for o in bench("show", "attack", "inverting_gradients", "--json").json["options"]}
-    assert options["cost"]["type"] == "cosine | l2"
+    assert options["cost"]["type"] == "cosine | l2 | l1 | cosine_per_tensor"
     assert options["iterations"]["type"] == "integer >= 1"
     assert (options["lr"]["type"], options["lr"]["default"]) == ("number > 0", 0.1)
     ratio = bench("show", "defense", "pruning", "--json").json["options"][0]
@@ -71,11 +78,13 @@ def test_show_tells_a_noise_budget_and_what_data_holds(bench):
 def test_assets_are_listed_under_their_kind_with_where_they_are(bench, monkeypatch, tmp_path):
     monkeypatch.setenv("LEAKBENCH_CACHE", str(tmp_path))
     weights = {entry["name"]: entry for entry in bench("weights", "list", "--json").json}
-    assert set(weights) == {name for name, asset in ASSETS.items() if asset.kind == "weights"}
+    assert set(weights) == {*WEIGHTS, *(name for name, asset in ASSETS.items() if asset.kind == "weights")}
     assert weights["lpips-alexnet"]["path"] is None
     assert "bench data fetch mnist5k" in bench("data", "list").out
     listed = bench("data", "list", "--json").json
-    assert {entry["name"] for entry in listed["assets"]} == {"medslices"}
+    of_datasets = {name for card in DATASETS for name in card.assets}
+    spare = {name for name, asset in ASSETS.items() if asset.kind == "data"} - of_datasets
+    assert {entry["name"] for entry in listed["assets"]} == spare
 
 
 def test_data_that_comes_along_needs_no_fetching(bench):
