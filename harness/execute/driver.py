@@ -84,11 +84,13 @@ class RunLoop:
         """
         began = time.monotonic()
         self._waiting = {trial.trial_id: trial for trial in trials}
-        self.listener.started(len(trials), self.executor.lanes(), self.executor.describe())
+        lanes = self.executor.lanes() if trials else 1  # without work the executor was not started
+        where = self.executor.describe() if trials else "nothing to run"
+        self.listener.started(len(trials), lanes, where)
         self._settle(list(trials))
         schedule = Schedule(
             list(self._waiting.values()),
-            lanes=self.executor.lanes(),
+            lanes=lanes,
             limits=self.options.limits,
             attacked=self.rows.has_result,
             trained=self.rows.has_federation,

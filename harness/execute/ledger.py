@@ -45,8 +45,11 @@ class Ledger:
     def after(self, item: WorkItem, failure: Failure) -> list[WorkItem]:
         """Return what to do instead of a failed item; nothing if its failure is final.
 
-        A bundle is split in halves down to the single trial, so that one bad trial costs only itself.
+        A bundle is split in halves down to the single trial, so that one bad trial costs only itself; but a
+        device that does not work fails them all alike.
         """
+        if failure.kind == "device":
+            return []
         if isinstance(item, BundleItem) and len(item.trials) > 1:
             middle = len(item.trials) // 2
             halves = (item.trials[:middle], item.trials[middle:])

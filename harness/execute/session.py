@@ -122,7 +122,8 @@ def run_matrix(request: RunRequest, listener: RunListener) -> RunResult:
         loop = RunLoop(experiment, executor, rows, _options(request, plan), listener)
         todo = [Trial(trial.trial_id, trial.spec) for trial in plan.todo]
         try:
-            executor.start()
+            if todo:
+                executor.start()
             experiment.begin(manifest(plan, stores))
             _store_not_applicable(experiment, rows, plan, stored)
             result = loop.run(todo, skipped=plan.counts()["not_applicable"], held_back=plan.held_back)

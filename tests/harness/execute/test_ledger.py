@@ -44,6 +44,12 @@ def test_federations_and_stages_are_tried_like_single_trials(trials_of, kind):
     assert attempts_until_final(StageItem(request, spec), kind) == ATTEMPTS[kind]
 
 
+def test_a_device_that_does_not_work_fails_a_whole_bundle_at_once(trials_of):
+    ledger, item = Ledger(), BundleItem(tuple(trials_of(MATRIX)))
+    ledger.started(item)
+    assert ledger.after(item, Failure("device", "no driver")) == []
+
+
 def test_a_failed_bundle_is_halved_down_to_the_trial_at_fault(trials_of):
     trials = trials_of(MATRIX)
     bad = trials[3]

@@ -8,6 +8,10 @@ import shutil
 import pandas as pd
 import pytest
 
+from harness.config.matrix import load_matrix
+from harness.execute.inline import InlineExecutor
+from harness.execute.session import RunRequest, run_matrix
+
 pytestmark = pytest.mark.usefixtures("moody")
 
 SMALL = "matrix: {attack: [moody, random_guess]}"
@@ -21,6 +25,17 @@ def test_a_finished_matrix_is_not_run_again(run, trials, moody):
     assert (again.complete, again.failed, again.remaining, again.exit_code) == (0, 0, 0, 0)
     assert len(moody.SOLVED) == solved
     pd.testing.assert_frame_equal(trials(), before)
+
+
+def test_a_finished_matrix_starts_no_executor(run, write_matrix, folder, listener):
+    run(SMALL)
+
+    class Unstartable(InlineExecutor):
+        def start(self):
+            raise AssertionError("there is nothing to run")
+
+    request = RunRequest(load_matrix(write_matrix(SMALL)), folder.parent, Unstartable)
+    assert run_matrix(request, listener).exit_code == 0
 
 
 def test_a_new_axis_runs_new_trials_only_and_brings_its_column(run, trials):
