@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from fl.specs import FederationSpec, ObservationKind, ObserveSpec, ThreatModel
+import math
+
+from fl.data.partition_bounds import images_held
+from fl.specs import FederationSpec, ObservationKind, ObserveSpec, Sizes, ThreatModel
 
 
 def unobservable(threat_model: ThreatModel, kind: ObservationKind) -> str | None:
@@ -18,19 +21,24 @@ def most_candidates(spec: FederationSpec, observe: ObserveSpec, *, images_privat
     Args:
         spec: The federation.
         observe: What is seen.
-        images_private: Images that all clients hold together.
+        images_private: Images of the private part.
         labels: Classes (or outputs of a multilabel task).
     """
     if observe.kind == "global_model":
         return labels
-    clients = min(spec.participants, images_private)
+    images = images_held(spec.partition, images_private)
+    clients = min(spec.participants, images)
     if observe.kind == "aggregate":
         return clients // observe.clients
     if not _every_batch(spec, observe):
         return clients
+    if isinstance(spec.partition, Sizes):
+        batches = [math.ceil(n / spec.batch_size_of(c)) for c, n in enumerate(spec.partition.sizes)]
+        return sum(sorted(batches)[-clients:])
     # n images make ceil(n / b) batches: at best every client has one image beyond full batches
-    return (images_private + clients * (spec.batch_size - 1)) // spec.batch_size
+    smallest = min(spec.batch_sizes or (spec.batch_size,))
+    return (images + clients * (smallest - 1)) // smallest
 
 
 def _every_batch(spec: FederationSpec, observe: ObserveSpec) -> bool:
-    return spec.algorithm == "fedsgd" and observe.round == 0
+    return spec.sends == "gradient" and observe.round == 0

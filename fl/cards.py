@@ -7,21 +7,34 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
-from fl.specs import (
-    JSON,
-    Config,
-    FederationSpec,
-    ObservationKind,
-    Task,
-    ThreatModel,
-    TrialSpec,
-    canonical_json,
-    digest,
-)
+from fl.setting import PARTS, DataInfo, ModelTraits, Setting
+from fl.specs import JSON, Config, ObservationKind, TrialSpec, canonical_json, digest
+
+__all__ = [
+    "PARTS",
+    "AnyCard",
+    "AttackCard",
+    "Card",
+    "DataCard",
+    "DataInfo",
+    "DefenseCard",
+    "Domain",
+    "ManipulationCard",
+    "MetricCard",
+    "ModelCard",
+    "ModelTraits",
+    "NoiseBudget",
+    "Reference",
+    "Resources",
+    "Setting",
+    "StageRequest",
+    "always_compatible",
+    "no_stages",
+    "nothing_required",
+]
 
 ConfigT = TypeVar("ConfigT", bound=Config)
-Domain = Literal["gradient", "update", "image", "model", "none"]
-PARTS = ("private", "public", "evaluation", "test")
+Domain = Literal["gradient", "update", "image", "label", "model", "none"]
 
 
 @dataclass(frozen=True)
@@ -115,33 +128,6 @@ class Card(Generic[ConfigT]):
         return self.implementation.partition(":")[0].partition(".")[0]
 
 
-@dataclass(frozen=True)
-class DataInfo:
-    """What a configured data set holds, known without loading it.
-
-    Attributes:
-        task: What a model is trained for on it.
-        channels: Image channels.
-        size: Height and width in pixels.
-        images: Number of images of each part of `PARTS`.
-        public: Whether its images may be shown and stored in the open.
-        fingerprint: Digest that changes when the images or labels change.
-        groups: Number of patients or sources in the private part, where known.
-        mean: Per-channel mean that model inputs are normalised with.
-        std: Per-channel standard deviation, likewise.
-    """
-
-    task: Task
-    channels: int
-    size: int
-    images: Mapping[str, int]
-    public: bool
-    fingerprint: str
-    groups: int | None = None
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-
 @dataclass(frozen=True, kw_only=True)
 class DataCard(Card[ConfigT]):
     """A data set.
@@ -152,59 +138,38 @@ class DataCard(Card[ConfigT]):
         describe: From a configuration to what it holds, without torch or numpy; may read the file system.
             Raises `DataUnavailableError` where files are missing.
         assets: Names of the packaged assets it is made from (`bench data fetch`).
+        download: `module:function` behind `bench data fetch` for files that come from their publisher, called
+            as `f(config)`; returns the folder they are in now. None: nothing to download.
+        class_names: What the classes are called, in the order of their labels, where that is fixed.
+        ranked: Whether reports may rank by utility on it; False for a few images that look alike, where a
+            model's accuracy says nothing. Utility is stored all the same.
     """
 
     licence: str
     parts: str
     describe: Callable[[ConfigT], DataInfo]
     assets: tuple[str, ...] = ()
+    download: str | None = None
+    class_names: tuple[str, ...] = ()
+    ranked: bool = True
 
 
-@dataclass(frozen=True)
-class ModelTraits:
-    """What a configured model is, for deciding what applies to it; tests compare it with the built model.
-
-    Attributes:
-        batch_norm: It has batch-norm layers.
-        head_bias: Its head has a bias.
-        non_negative_features: The head's input is never negative.
-        convolution: It has a convolution (and so a layer for Grad-CAM).
-        twice_differentiable: Smooth activations only, so that second derivatives are useful.
-        min_size: Smallest image side, in pixels.
-        channels: Image channels it takes; None for any.
-        mflop_per_image: Multiply-adds of one forward pass at the data's size, in millions times two.
-    """
-
-    batch_norm: bool
-    head_bias: bool
-    non_negative_features: bool
-    convolution: bool
-    twice_differentiable: bool
-    min_size: int
-    channels: tuple[int, ...] | None
-    mflop_per_image: float
+def nothing_required(config: Config) -> None:
+    """Need no file on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard(Card[ConfigT]):
-    """A classifier architecture; `traits` is called with its configuration and the data it will see."""
+    """A classifier architecture.
 
-    traits: Callable[[ConfigT, DataInfo], ModelTraits]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What `compatible` decides on: the rest of a trial, as cards see it.
-
-    For a recorded observation `federation` is None, and `data` and `model` come from the file.
+    Attributes:
+        traits: What it is, from its configuration and the data it will see.
+        require: Raises `DataUnavailableError` where weights that its configuration starts from are not on
+            this machine; without torch or numpy.
     """
 
-    data: DataInfo
-    model: ModelTraits
-    federation: FederationSpec | None
-    threat_model: ThreatModel
-    observes: ObservationKind
-    attacker: Literal["static", "adaptive"] = "static"
+    traits: Callable[[ConfigT, DataInfo], ModelTraits]
+    require: Callable[[ConfigT], None] = nothing_required
 
 
 def always_compatible(config: Config, setting: Setting) -> str | None:

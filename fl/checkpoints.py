@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,16 +28,22 @@ class Checkpoint:
         round: The round that begins; 0 is the untrained model.
         model: The global model.
         defense_states: State of each client's defense, by client, once it has taken part.
+        server_state: State of the server's optimizer; empty where it has none.
     """
 
     round: int
     model: ModelState
     defense_states: Mapping[int, Tensors]
+    server_state: Tensors = field(default_factory=dict)
 
     def to_artifact(self) -> Artifact:
         """Return it as tensors and JSON, bit for bit."""
         return Artifact(
-            tensors={**prefixed("model/", self.model.tensors), **_states_to_tensors(self.defense_states)},
+            tensors={
+                **prefixed("model/", self.model.tensors),
+                **_states_to_tensors(self.defense_states),
+                **prefixed("server/", self.server_state),
+            },
             data={
                 "round": self.round,
                 "model": model_to_json(self.model),
@@ -53,6 +59,7 @@ class Checkpoint:
             round=data["round"],
             model=model_from_json(data["model"], under("model/", artifact.tensors)),
             defense_states=_states_from_tensors(data["defended"], artifact.tensors),
+            server_state=under("server/", artifact.tensors),
         )
 
 

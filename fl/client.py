@@ -47,22 +47,24 @@ class ClientRecord:
     defense_state: Tensors
 
 
-def update_kind(spec: FederationSpec) -> Kind:
-    """Return the kind of update that clients send."""
-    return "gradient" if spec.algorithm == "fedsgd" else "delta"
-
-
-def local_training(spec: FederationSpec, n_images: int) -> LocalTraining:
-    """Return the local hyper-parameters of a client with `n_images` images.
+def local_training(spec: FederationSpec, client: int, n_images: int, *, round_: int = 0) -> LocalTraining:
+    """Return the local hyper-parameters of a client with `n_images` images, in a round.
 
     For FedSGD: one step with learning rate 1, since the update is the gradient itself.
     """
-    if spec.algorithm == "fedsgd":
-        return LocalTraining(lr=1.0, steps=1, batch_size=spec.batch_size, epochs=1)
-    per_epoch = max(math.ceil(n_images / spec.batch_size), 1)
+    batch_size = spec.batch_size_of(client)
+    if spec.sends == "gradient":
+        return LocalTraining(lr=1.0, steps=1, batch_size=batch_size, epochs=1)
+    per_epoch = max(math.ceil(n_images / batch_size), 1)
     steps = spec.local_steps or spec.local_epochs * per_epoch
     return LocalTraining(
-        lr=spec.lr, steps=steps, batch_size=spec.batch_size, epochs=math.ceil(steps / per_epoch)
+        lr=spec.lr_at(round_),
+        steps=steps,
+        batch_size=batch_size,
+        epochs=math.ceil(steps / per_epoch),
+        momentum=spec.momentum,
+        weight_decay=spec.weight_decay,
+        mu=spec.mu or 0.0,
     )
 
 
@@ -90,38 +92,44 @@ class Client:
     ) -> None:
         self.index = index
         self.data = data
-        self.kind = update_kind(spec)
-        self.local = local_training(spec, len(data))
+        self.kind: Kind = spec.sends
+        self._spec = spec
         self._defense = defense
         self._streams = streams.at(client=index)
         self._positions = {image_id: i for i, image_id in enumerate(data.image_ids)}
-        self._context = ClientContext(
-            client=index,
-            n_images=len(data),
-            image_ids=data.image_ids,
-            rounds=spec.rounds,
-            participation=spec.participation,
-            batch_size=spec.batch_size,
-            local_steps=self.local.steps,
-            lr=self.local.lr,
+        self._artifacts = artifacts
+
+    def local(self, round_: int) -> LocalTraining:
+        """Return its hyper-parameters in a round."""
+        return local_training(self._spec, self.index, len(self.data), round_=round_)
+
+    def defense(self, round_: int, state: Tensors | None = None) -> ClientDefense:
+        """Return its defense for a round, with the state of an earlier one where there is one."""
+        local = self.local(round_)
+        context = ClientContext(
+            client=self.index,
+            n_images=len(self.data),
+            image_ids=self.data.image_ids,
+            rounds=self._spec.rounds,
+            participation=self._spec.participation,
+            batch_size=local.batch_size,
+            local_steps=local.steps,
+            lr=local.lr,
             kind=self.kind,
-            artifacts=artifacts,
+            artifacts=self._artifacts,
             streams=self._streams,
             read_images=self._read_images,
         )
-
-    def defense(self, state: Tensors | None = None) -> ClientDefense:
-        """Return its defense, with the state of an earlier round where there is one."""
-        defense = self._defense.for_client(self._context)
+        defense = self._defense.for_client(context)
         if state is not None:
             defense.load_state_dict(state)
         return defense
 
     def batches(self, defense: ClientDefense, round_: int) -> list[Tensor]:
         """Return the indices of the batches that the defense's sampler draws for a round."""
-        stream = self._streams.torch("batches", round=round_)
-        drawn = defense.sampler(len(self.data), self.local.batch_size, self.local.epochs, stream)
-        return list(drawn if self.kind == "gradient" else itertools.islice(drawn, self.local.steps))
+        stream, local = self._streams.torch("batches", round=round_), self.local(round_)
+        drawn = defense.sampler(len(self.data), local.batch_size, local.epochs, stream)
+        return list(drawn if self.kind == "gradient" else itertools.islice(drawn, local.steps))
 
     def inspect(
         self, defense: ClientDefense, trainer: LocalTrainer, received: ModelState, round_: int
@@ -240,7 +248,7 @@ def simulate(
             sent,
             task=task,
             image=image,
-            lr=local.lr,
+            local=local,
             device=images.device,
             differentiable=images.requires_grad or labels.requires_grad,
         )

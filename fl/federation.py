@@ -12,13 +12,14 @@ of the clean global model, so that utility is that of the honest federation with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
 from fl.checkpoints import Checkpoint, ChunkResult, ClientSummary, RoundRecord, round_record, summarise
 from fl.client import Client, ClientRecord, local_training
-from fl.data.partition import assign
+from fl.data.partition import assign, shares_groups
 from fl.hooks import Batch, DefenseHooks, GuaranteeContext, PrivacySpent, ServerContext
 from fl.models import architecture, initial_state, materialise
 from fl.seeds import Streams
@@ -74,11 +75,13 @@ class Federation:
         self.architecture = architecture(model, data.info, (wrapper,) if wrapper else ())
         self._artifacts = artifacts or {}
         self._manipulation = manipulation
+        private = data.part("private")
         self._held = assign(
             spec.partition,
-            data.part("private").labels,
+            private.labels,
             clients=spec.clients,
             stream=streams.numpy("partition"),
+            groups=private.groups,
         )
         self._clients: dict[int, Client] = {}
         self._trainers: list[tuple[_ModelKind, LocalTrainer]] = []
@@ -110,6 +113,16 @@ class Federation:
         """Return the number of images a client holds."""
         return len(self._held[client])
 
+    @cached_property
+    def held(self) -> tuple[int, ...]:
+        """Positions in the private part of the images that some client holds, in order."""
+        return tuple(sorted(int(position) for hand in self._held for position in hand))
+
+    @cached_property
+    def patient_overlap(self) -> bool | None:
+        """Whether images of one patient or source lie on more than one client; None where unknown."""
+        return shares_groups(self._held, self.data.part("private").groups)
+
     def participants(self, round_: int) -> tuple[int, ...]:
         """Return the clients that take part in a round, in order."""
         return draw_participants(self.spec, self.streams, round_)
@@ -121,7 +134,7 @@ class Federation:
     def batch_sizes(self, round_: int, client: int) -> tuple[int, ...]:
         """Return the sizes of the batches a client draws for a round; Poisson batches may be empty."""
         member = self.client(client)
-        return tuple(len(indices) for indices in member.batches(member.defense(), round_))
+        return tuple(len(indices) for indices in member.batches(member.defense(round_), round_))
 
     def initial(self) -> Checkpoint:
         """Return the start of round 0."""
@@ -177,16 +190,17 @@ class Federation:
         for result in ordered:
             total.merge(result.sums, result.buffers, result.n_images)
         clients = [client for result in ordered for client in result.clients]
-        model = checkpoint.model
+        model, server_state = checkpoint.model, checkpoint.server_state
         if (mean := mean_update(total, self.spec)) is not None:
             contributed = sum(client.refusal is None for client in clients)
             context = ServerContext(round_, contributed, self.streams.torch("release", round=round_))
-            model = server_step(model, self.server_defense.release(mean, context), self.spec)
+            released = self.server_defense.release(mean, context)
+            model, server_state = server_step(model, released, self.spec, round_=round_, state=server_state)
         states = dict(checkpoint.defense_states)
         for result in ordered:
             states.update(result.defense_states)
         record = round_record(round_, clients, self._privacy(round_ + 1))
-        return Checkpoint(round_ + 1, model, dict(sorted(states.items()))), record
+        return Checkpoint(round_ + 1, model, dict(sorted(states.items())), server_state), record
 
     def run(self, start: Checkpoint | None = None) -> Iterator[tuple[Checkpoint, RoundRecord]]:
         """Train the remaining rounds in this process, yielding after each."""
@@ -238,24 +252,24 @@ class Federation:
         protect: bool = True,
     ) -> ClientRecord:
         client, round_ = self.client(index), checkpoint.round
-        defense = client.defense(checkpoint.defense_states.get(index))
-        trainer = self._trainer(sent)
+        defense = client.defense(round_, checkpoint.defense_states.get(index))
+        trainer = self._trainer(sent, round_)
         refusal = client.inspect(defense, trainer, sent, round_)
         if refusal is not None:
             return client.refused(refusal, defense)
         if train_on is not sent:
-            trainer = self._trainer(train_on)
+            trainer = self._trainer(train_on, round_)
         return client.train(defense, trainer, train_on, round_, batch=batch, protect=protect)
 
-    def _trainer(self, state: ModelState) -> LocalTrainer:
-        """Return the process's trainer for models of this kind, with the state loaded."""
+    def _trainer(self, state: ModelState, round_: int) -> LocalTrainer:
+        """Return the process's trainer for models of this kind, with the state loaded, for a round."""
         kind = (state.architecture, state.trainable, state.batch_norm)
         trainer = next((trainer for known, trainer in self._trainers if known == kind), None)
         if trainer is None:
-            lr = None if self.spec.algorithm == "fedsgd" else self.spec.lr
-            trainer = LocalTrainer(self.build(state), state, task=self.data.info.task, lr=lr)
+            local = None if self.spec.sends == "gradient" else local_training(self.spec, 0, 1)
+            trainer = LocalTrainer(self.build(state), state, task=self.data.info.task, local=local)
             self._trainers.append((kind, trainer))
-        trainer.load(state)
+        trainer.load(state, lr=self.spec.lr_at(round_))
         return trainer
 
     def _wrap(self, wrapper: Wrapper, module: nn.Module) -> nn.Module:
@@ -264,14 +278,14 @@ class Federation:
     def _privacy(self, rounds: int) -> PrivacySpent | None:
         worst: PrivacySpent | None = None
         for client in range(self.spec.clients):
-            local = local_training(self.spec, self.n_images(client))
+            local = local_training(self.spec, client, self.n_images(client))
             spent = self.defense.guarantee(
                 GuaranteeContext(
                     client=client,
                     n_images=self.n_images(client),
                     rounds=rounds,
                     participation=self.spec.participation,
-                    batch_size=self.spec.batch_size,
+                    batch_size=local.batch_size,
                     steps=local.steps,
                 )
             )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from fl.specs import Task
 from fl.types import Artifact, ModelState, Refusal, Tensors, Update, Wrapper
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Trainer(Protocol):
     """The current trainable tensors by name; leaves to differentiate with respect to."""
     differentiable: bool
     """Whether results must stay differentiable in the images (an attacker simulates the client)."""
+    task: Task
+    """What the model is trained for."""
 
     def snapshot(self) -> Any:
         """Return model (buffers included) and optimizer state, to be given to `restore`."""

@@ -17,10 +17,11 @@ from fl.checkpoints import Checkpoint
 from fl.client import ClientRecord, local_training
 from fl.errors import NotApplicableError
 from fl.federation import Federation
+from fl.parameter_difference import infer_gradient, returned_model
 from fl.server import aggregate
-from fl.specs import ThreatModel
+from fl.specs import ObservationForm, ThreatModel
 from fl.targets import Target, candidates, draw_targets, labels_of
-from fl.types import Knowledge, LocalTraining, ModelState, Observation, RoundView, Secret, Tensors
+from fl.types import Knowledge, LocalTraining, ModelState, Observation, RoundView, Secret, Tensors, Update
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,17 +50,22 @@ def observe(
     checkpoints: Mapping[int, Checkpoint],
     target: Target,
     threat_model: ThreatModel,
+    *,
+    form: ObservationForm = "shared",
 ) -> Observed:
     """Return what the adversary sees of a target, and the secret behind it.
 
     The observation holds no update where every observed client refused. Without knowledge of batch-norm
-    statistics (`none`) the clients keep theirs: the update has no buffers.
+    statistics (`none`) the clients keep theirs: the update has no buffers. Seen as a `parameter_difference`,
+    an update is the gradient inferred from the model sent and the one returned, both float32; its length is
+    right where the local hyper-parameters are known.
 
     Args:
         federation: The federation.
         checkpoints: The starts of at least the target's rounds, by round.
         target: One of `candidates`.
         threat_model: Position, and the knowledge that is granted.
+        form: What an update is seen as.
 
     Raises:
         NotApplicableError: If this adversary never sees such an observation.
@@ -71,11 +77,16 @@ def observe(
         raise NotApplicableError(reason)
     if target.kind == "global_model":
         return _observe_models(federation, checkpoints, target, threat_model)
-    return _observe_updates(federation, checkpoints[target.round], target, threat_model)
+    return _observe_updates(federation, checkpoints[target.round], target, threat_model, form=form)
 
 
 def _observe_updates(
-    federation: Federation, checkpoint: Checkpoint, target: Target, threat_model: ThreatModel
+    federation: Federation,
+    checkpoint: Checkpoint,
+    target: Target,
+    threat_model: ThreatModel,
+    *,
+    form: ObservationForm,
 ) -> Observed:
     records = [federation.client_update(checkpoint, c, batch=target.batch) for c in target.clients]
     sent = federation.sent(checkpoint)
@@ -87,9 +98,15 @@ def _observe_updates(
     labels = torch.cat([record.labels for record in records])
     if threat_model.knowledge.batch_norm == "none" and update is not None:
         update = replace(update, buffers={})
+    local = _local_training(federation, target, threat_model)
+    if form == "parameter_difference" and update is not None:
+        lr = federation.spec.lr_at(target.round)
+        if local is not None and update.kind == "gradient":
+            local = replace(local, lr=lr)  # the step between the two checkpoints
+        update = _difference(sent, update, lr=lr, local=local)
     knowledge = Knowledge(
         labels=labels if threat_model.knowledge.labels == "known" else None,
-        local_training=_local_training(federation, target, threat_model),
+        local_training=local,
         batch_norm=_batch_norm(federation, sent, records, threat_model),
     )
     return Observed(
@@ -97,6 +114,19 @@ def _observe_updates(
         secret=_secret(federation, ids, labels),
         protected=_protected(federation, records),
     )
+
+
+def _difference(sent: ModelState, update: Update, *, lr: float, local: LocalTraining | None) -> Update:
+    returned = returned_model(sent.tensors, update, lr=lr)
+    inferred = infer_gradient(
+        sent.tensors,
+        {name: returned[name] for name in update.tensors},
+        reach=1.0 if local is None else local.reach,
+    )
+    n_images = update.n_images
+    if local is not None:
+        n_images = min(n_images, local.steps * local.batch_size)  # local steps may leave images out
+    return replace(update, kind="gradient", tensors=inferred, n_images=n_images)
 
 
 def _observe_models(
@@ -107,7 +137,8 @@ def _observe_models(
 ) -> Observed:
     views = tuple(RoundView(r, federation.sent(checkpoints[r]), None) for r in target.rounds)
     part = federation.data.part("private")
-    chosen = [i for i, label in enumerate(labels_of(federation)) if target.label in label]
+    held = zip(federation.held, labels_of(federation), strict=True)
+    chosen = [position for position, labels in held if target.label in labels]
     knowledge = Knowledge(
         labels=None,
         local_training=_local_training(federation, target, threat_model),
@@ -163,8 +194,8 @@ def _local_training(
     """The largest observed client's, where several are observed."""
     if not threat_model.knowledge.local_hyperparameters:
         return None
-    clients = target.clients or range(federation.spec.clients)
-    return local_training(federation.spec, max(federation.n_images(client) for client in clients))
+    largest = max(target.clients or range(federation.spec.clients), key=federation.n_images)
+    return local_training(federation.spec, largest, federation.n_images(largest), round_=target.round)
 
 
 def _batch_norm(

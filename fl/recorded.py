@@ -75,7 +75,7 @@ def write(path: Path, observation: Observation, secret: Secret | None = None) ->
             f"{path}: expected rounds of one architecture without wrappers, got "
             f"{sorted({str(view.sent.architecture) for view in observation.history})}"
         )
-    document = _document(observation, secret).model_dump_json()
+    document = _document(observation, secret).model_dump_json(exclude_defaults=True)  # for older readers
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in _tensors(observation).items()}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -205,7 +205,7 @@ def _problems(observation: Observation) -> Iterator[str]:
     yield from _misfits("knowledge.batch_norm.", statistics, expected, whole=False)
     labels, task = observation.knowledge.labels, observation.task
     if labels is not None and update is not None:
-        single = (update.n_images,)
+        single = (observation.n_images,)
         shape = single if task.kind == "multiclass" else (*single, task.outputs)
         if tuple(labels.shape) not in {shape, (*single, task.outputs)}:
             yield f"knowledge.labels: expected shape {shape}, got {tuple(labels.shape)}"

@@ -61,6 +61,9 @@ class LocalTrainingSection(Config):
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     epochs: int = Field(ge=1)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    mu: float = Field(0.0, ge=0)
 
 
 class UpdateSection(Config):

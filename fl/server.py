@@ -1,8 +1,8 @@
 """The server's part of a round: who takes part, how updates are averaged, and the step on the global model.
 
-Federated averaging and federated SGD (McMahan et al. 2017, arXiv 1602.05629, Algorithm 1). Sums are taken
-inside each chunk of clients in client order and then over chunks in order, whoever computes them, so that the
-bits do not depend on the number of workers.
+Federated averaging and federated SGD (McMahan et al. 2017, arXiv 1602.05629, Algorithm 1); the step itself is
+`fl.server_optimizers`. Sums are taken inside each chunk of clients in client order and then over chunks in
+order, whoever computes them, so that the bits do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fl.client import update_kind
 from fl.seeds import Streams
+from fl.server_optimizers import advance, descend
 from fl.specs import FederationSpec
 from fl.types import ModelState, Tensors, Update
 
@@ -76,7 +76,7 @@ def mean_update(total: WeightedSum, spec: FederationSpec) -> Update | None:
     if not total.n_images:
         return None
     return Update(
-        kind=update_kind(spec),
+        kind=spec.sends,
         tensors={name: tensor / total.n_images for name, tensor in total.tensors.items()},
         buffers={name: tensor / total.n_images for name, tensor in total.buffers.items()},
         n_images=total.n_images,
@@ -91,16 +91,27 @@ def aggregate(updates: Sequence[Update], spec: FederationSpec) -> Update | None:
     return mean_update(total, spec)
 
 
-def server_step(model: ModelState, mean: Update, spec: FederationSpec) -> ModelState:
-    """Return the next global model.
+def server_step(
+    model: ModelState, mean: Update, spec: FederationSpec, *, round_: int = 0, state: Tensors | None = None
+) -> tuple[ModelState, Tensors]:
+    """Return the next global model and the server optimizer's state.
 
-    FedSGD: theta - lr * gradient; FedAvg: theta + server_lr * delta; buffers: the clients' mean.
+    FedSGD: theta - lr * gradient; FedAvg and FedProx: theta + server_lr * delta; FedAdam and FedAdagrad:
+    `fl.server_optimizers`; buffers: the clients' mean.
+
+    Args:
+        model: The global model.
+        mean: The weighted mean of the updates.
+        spec: Names the algorithm.
+        round_: The round's number.
+        state: The server optimizer's state after the last round; None before the first.
     """
-    step = -spec.lr if mean.kind == "gradient" else spec.server_lr
-    tensors = dict(model.tensors)
-    for name, tensor in mean.tensors.items():
-        tensors[name] = torch.add(tensors[name], tensor, alpha=step)
-    return dataclasses.replace(model, tensors={**tensors, **mean.buffers})
+    left: Tensors = state or {}
+    if mean.kind == "gradient":
+        moved = descend(spec, model.tensors, mean.tensors, round_=round_)
+    else:
+        moved, left = advance(spec, model.tensors, mean.tensors, left)
+    return dataclasses.replace(model, tensors={**model.tensors, **moved, **mean.buffers}), left
 
 
 def _accumulate(total: dict[str, Tensor], tensors: Tensors, weight: int) -> None:

@@ -7,73 +7,58 @@ and stage keys are hashed from.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+from fl.config import JSON, Config, NoConfig, added_later, canonical_json, digest
+from fl.federation_spec import (
+    BatchNormMode,
+    ByPatient,
+    Dirichlet,
+    FederationSpec,
+    Iid,
+    Partition,
+    Shards,
+    Sizes,
+    UpdateKind,
+)
+
+__all__ = [
+    "JSON",
+    "BatchNormMode",
+    "ByPatient",
+    "Config",
+    "Dirichlet",
+    "FederationSpec",
+    "Iid",
+    "KnowledgeSpec",
+    "NamedConfig",
+    "NoConfig",
+    "ObservationForm",
+    "ObservationKind",
+    "ObserveSpec",
+    "Partition",
+    "Plugin",
+    "Recorded",
+    "Shards",
+    "Sizes",
+    "Task",
+    "TaskKind",
+    "ThreatModel",
+    "TrialSpec",
+    "UpdateKind",
+    "added_later",
+    "canonical_json",
+    "digest",
+]
 
 ObservationKind = Literal["update", "aggregate", "global_model"]
+ObservationForm = Literal["shared", "parameter_difference"]
 TaskKind = Literal["multiclass", "binary", "multilabel"]
-BatchNormMode = Literal["train", "eval"]
-
-
-def canonical_json(value: Any) -> str:
-    """Return `value` as JSON with sorted keys and no spaces; NaN and infinity are refused.
-
-    Raises:
-        ValueError: If a number is not finite.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(text: str) -> str:
-    """Return the sha256 of `text`, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def added_later(default: Any, **field: Any) -> Any:
-    """Declare a config field that joined after results existed: at its default it is left out of ids."""
-    return Field(default, json_schema_extra={"added_later": True}, **field)
-
-
-class Config(BaseModel):
-    """Base of all plug-in configurations and spec sections: frozen, and strict about unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @cached_property
-    def canonical(self) -> str:
-        """The canonical JSON: every field resolved, later-added fields left out at their default."""
-        return canonical_json(self.resolved())
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy, its canonical JSON its own."""
-        copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("canonical", None)
-        return copy
-
-    def resolved(self) -> dict[str, Any]:
-        """Return every field as plain JSON values, later-added ones only where they differ from default."""
-        values = self.model_dump(mode="json")
-        for name, field in type(self).model_fields.items():
-            extra, value = field.json_schema_extra, getattr(self, name)
-            if isinstance(extra, dict) and extra.get("added_later") and value == field.default:
-                del values[name]
-            elif isinstance(value, Config):
-                values[name] = value.resolved()
-            elif isinstance(value, tuple) and value and all(isinstance(item, Config) for item in value):
-                values[name] = [item.resolved() for item in value]
-        return values
-
-
-class NoConfig(Config):
-    """The configuration of a plug-in that has nothing to configure."""
 
 
 @dataclass(frozen=True)
@@ -118,58 +103,6 @@ class Task:
     def loss(self) -> Literal["cross_entropy", "binary_cross_entropy"]:
         """The training loss, averaged over the batch (and over outputs for sigmoid losses)."""
         return "cross_entropy" if self.kind == "multiclass" else "binary_cross_entropy"
-
-
-class Iid(Config):
-    """Shuffle, then deal out equally."""
-
-    name: Literal["iid"] = "iid"
-
-
-class Dirichlet(Config):
-    """Class shares of each client from Dirichlet(alpha) (Hsu et al. 2019, arXiv 1909.06335, section 3)."""
-
-    name: Literal["dirichlet"] = "dirichlet"
-    alpha: float = Field(0.5, gt=0, description="concentration; smaller is less alike")
-    min_images: int = Field(1, ge=1, description="every client gets at least this many images")
-
-
-Partition = Iid | Dirichlet
-
-
-class FederationSpec(Config):
-    """How clients train together (McMahan et al. 2017, arXiv 1602.05629, Algorithm 1)."""
-
-    algorithm: Literal["fedsgd", "fedavg"] = Field(
-        "fedsgd", description="fedsgd: clients send the gradient of one batch; fedavg: a weight delta"
-    )
-    clients: int = Field(4, ge=1)
-    participation: float = Field(1.0, gt=0, le=1, description="share of clients drawn each round")
-    rounds: int = Field(1, ge=0)
-    batch_size: int = Field(1, ge=1)
-    local_epochs: int = Field(1, ge=1, description="fedavg: passes over the client's images each round")
-    local_steps: int | None = Field(None, ge=1, description="fedavg: steps per round, instead of epochs")
-    lr: float = Field(0.1, gt=0, description="fedsgd: the server's step; fedavg: the clients' step")
-    server_lr: float = Field(1.0, gt=0, description="fedavg: the server's step on the mean delta")
-    partition: Partition = Field(default_factory=Iid, discriminator="name")
-    batch_norm: BatchNormMode = Field(
-        "eval", description="train: batch statistics, running ones averaged by the server; eval: running ones"
-    )
-    freeze: Literal["none", "batch_norm", "all_but_last", "middle"] = "none"
-    chunk: int = Field(16, ge=1, description="consecutive clients whose updates are summed together")
-
-    @model_validator(mode="after")
-    def _steps_belong_to_fedavg(self) -> FederationSpec:
-        if self.algorithm == "fedsgd" and (self.local_steps is not None or self.local_epochs != 1):
-            raise ValueError(
-                "local_steps and local_epochs need algorithm: fedavg (fedsgd sends one gradient)"
-            )
-        return self
-
-    @property
-    def participants(self) -> int:
-        """Number of clients drawn each round: max(floor(participation * clients), 1)."""
-        return max(int(self.participation * self.clients + 1e-9), 1)
 
 
 class KnowledgeSpec(Config):
@@ -221,11 +154,18 @@ class ObserveSpec(Config):
     round: int = Field(0, ge=0, description="round whose updates are seen; 0 is the untrained model")
     rounds: tuple[int, ...] | None = Field(None, description="global_model: rounds whose models are kept")
     clients: int = Field(5, ge=2, description="aggregate: number of updates in the sum")
+    form: ObservationForm = added_later(
+        "shared",
+        description="shared: the update itself; parameter_difference: the gradient inferred from two float32 "
+        "checkpoints, the model sent and the model the client returned",
+    )
 
     @model_validator(mode="after")
     def _rounds_belong_to_global_model(self) -> ObserveSpec:
         if self.rounds is not None and self.kind != "global_model":
             raise ValueError("observe.rounds needs observe.kind: global_model")
+        if self.form == "parameter_difference" and self.kind != "update":
+            raise ValueError("observe.form: parameter_difference needs observe.kind: update")
         return self
 
     @property

@@ -54,12 +54,13 @@ def candidates(federation: Federation, spec: ObserveSpec) -> tuple[Target, ...]:
         )
     round_, rounds = spec.round, (spec.round,)
     sizes = {c: federation.batch_sizes(round_, c) for c in federation.participants(round_)}
-    if federation.spec.algorithm == "fedsgd" and (round_ > 0 or spec.kind == "aggregate"):
+    one_batch = federation.spec.sends == "gradient"
+    if one_batch and (round_ > 0 or spec.kind == "aggregate"):
         sizes = {client: batches[:1] for client, batches in sizes.items()}
     holders = [client for client, batches in sizes.items() if any(batches)]
     if spec.kind == "aggregate":
         return _aggregates(federation, spec, holders)
-    if federation.spec.algorithm == "fedsgd" and round_ == 0:
+    if one_batch and round_ == 0:
         return tuple(
             Target(f"round0-client{client}-batch{batch}", "update", rounds, (client,), batch)
             for client in holders
@@ -89,8 +90,8 @@ def draw_targets(federation: Federation, spec: ObserveSpec, targets: int) -> tup
 
 
 def labels_of(federation: Federation) -> list[set[int]]:
-    """Return the classes (multilabel: the positive outputs) of each private image."""
-    labels = federation.data.part("private").labels
+    """Return the classes (multilabel: the positive outputs) of each image of `federation.held`."""
+    labels = federation.data.part("private").labels[list(federation.held)]
     if federation.data.info.task.kind == "multilabel":
         return [set(row.nonzero().flatten().tolist()) for row in labels]
     return [{int(label)} for label in labels.flatten()]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fl.losses import task_loss
 from fl.specs import Task
-from fl.types import ImageSpec, ModelState, Tensors
+from fl.types import ImageSpec, LocalTraining, ModelState, Tensors
 
 
 class LocalTrainer:
@@ -23,39 +23,63 @@ class LocalTrainer:
         module: The module, built for the states that will be loaded, on the device to compute on.
         state: A state of the kind that will be loaded: its architecture, trainable names and mode count.
         task: Decides the loss.
-        lr: Step size of plain SGD, or None where no local step is taken (FedSGD).
+        local: The hyper-parameters of SGD, or None where no local step is taken (FedSGD).
     """
 
     differentiable = False
 
-    def __init__(self, module: nn.Module, state: ModelState, *, task: Task, lr: float | None) -> None:
+    def __init__(
+        self, module: nn.Module, state: ModelState, *, task: Task, local: LocalTraining | None
+    ) -> None:
         named = dict(module.named_parameters())
         self.model = module
         self.parameters: Mapping[str, Tensor] = {name: named[name] for name in state.trainable}
-        self.optimizer: torch.optim.Optimizer | None = (
-            None if lr is None else torch.optim.SGD(self.parameters.values(), lr=lr)
-        )
+        self.optimizer: torch.optim.Optimizer | None = None
+        if local is not None:
+            self.optimizer = torch.optim.SGD(
+                self.parameters.values(),
+                lr=local.lr,
+                momentum=local.momentum,
+                weight_decay=local.weight_decay,
+            )
+        self._mu = 0.0 if local is None else local.mu
         self.last_loss: float | None = None
         """The latest task loss, or None before the first and where only per-sample ones were computed."""
         self._image = state.architecture.image
-        self._task = task
+        self.task = task
         self._storage = module.state_dict(keep_vars=True)
         self._received: Mapping[str, Tensor] = {}
 
-    def load(self, state: ModelState) -> None:
-        """Take up a received model of the same architecture."""
+    def load(self, state: ModelState, *, lr: float | None = None) -> None:
+        """Take up a received model of the same architecture, and begin a round: no velocity is left.
+
+        Args:
+            state: The received model.
+            lr: The round's learning rate; None keeps the last one.
+        """
         with torch.no_grad():
             for name, tensor in self._storage.items():
                 tensor.copy_(state.tensors[name])
+        if self.optimizer is not None:
+            self.optimizer.state.clear()
+            if lr is not None:
+                self.optimizer.param_groups[0]["lr"] = lr
         self._received = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.last_loss = None
 
     def descend(self, gradients: Tensors) -> None:
-        """Take one optimizer step along the negative gradients."""
+        """Take one optimizer step along the negative gradients.
+
+        FedProx adds mu (w - w_received), the gradient of its proximal term (Li et al. 2020, arXiv 1812.06127,
+        equation 2), to what the defense made of the loss's.
+        """
         if self.optimizer is None:
             raise ValueError("expected a trainer with a learning rate, got one for gradients only")
         for name, parameter in self.parameters.items():
-            parameter.grad = gradients[name]
+            gradient = gradients[name]
+            if self._mu:
+                gradient = gradient + self._mu * (parameter.detach() - self._received[name])
+            parameter.grad = gradient
         self.optimizer.step()
 
     def delta(self) -> dict[str, Tensor]:
@@ -87,7 +111,7 @@ class LocalTrainer:
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the task's mean loss; labels may be soft."""
-        loss = task_loss(self._task, logits, labels)
+        loss = task_loss(self.task, logits, labels)
         self.last_loss = _value(loss)
         return loss
 
@@ -102,7 +126,7 @@ class UnrolledTrainer:
         state: The received model.
         task: Decides the loss.
         image: Normalisation of the images.
-        lr: Step size of plain SGD.
+        local: The hyper-parameters of SGD.
         device: Where to compute.
         differentiable: Whether to keep the graph.
     """
@@ -117,7 +141,7 @@ class UnrolledTrainer:
         *,
         task: Task,
         image: ImageSpec,
-        lr: float,
+        local: LocalTraining,
         device: torch.device,
         differentiable: bool,
     ) -> None:
@@ -132,14 +156,27 @@ class UnrolledTrainer:
         self._fixed = {k: v for k, v in tensors.items() if k not in self.parameters and k not in buffers}
         self._buffers = {name: tensors[name].clone() for name in tensors if name in buffers}
         self._image = image
-        self._task = task
-        self._lr = lr
+        self.task = task
+        self._local = local
+        self._velocity: Mapping[str, Tensor] = {}
 
     def descend(self, gradients: Tensors) -> None:
-        """Take one step of plain SGD, rounded as `torch.optim.SGD` rounds it."""
+        """Take one step of SGD, rounded as `torch.optim.SGD` rounds it."""
+        velocity = {name: self._direction(name, gradients[name]) for name in self.parameters}
         self.parameters = {
-            name: torch.add(p, gradients[name], alpha=-self._lr) for name, p in self.parameters.items()
+            name: torch.add(p, velocity[name], alpha=-self._local.lr) for name, p in self.parameters.items()
         }
+        self._velocity = velocity if self._local.momentum else {}
+
+    def _direction(self, name: str, gradient: Tensor) -> Tensor:
+        local, parameter = self._local, self.parameters[name]
+        if local.mu:
+            gradient = gradient + local.mu * (parameter - self._received[name].detach())
+        if local.weight_decay:
+            gradient = torch.add(gradient, parameter, alpha=local.weight_decay)
+        if name in self._velocity:
+            gradient = local.momentum * self._velocity[name] + gradient
+        return gradient
 
     def delta(self) -> dict[str, Tensor]:
         """Return the trainable weights minus the received ones."""
@@ -153,12 +190,13 @@ class UnrolledTrainer:
         return {name: b.clone() for name, b in self._buffers.items() if b.is_floating_point()}
 
     def snapshot(self) -> Any:
-        """Return parameters and buffers, to be given to `restore`."""
-        return self.parameters, {name: b.clone() for name, b in self._buffers.items()}
+        """Return parameters, buffers and velocity, to be given to `restore`."""
+        buffers = {name: b.clone() for name, b in self._buffers.items()}
+        return self.parameters, buffers, self._velocity
 
     def restore(self, state: Any) -> None:
-        """Put parameters and buffers back, bit for bit."""
-        parameters, buffers = state
+        """Put parameters, buffers and velocity back, bit for bit."""
+        parameters, buffers, self._velocity = state
         self.parameters = dict(parameters)
         self._buffers = {name: b.clone() for name, b in buffers.items()}
 
@@ -170,7 +208,7 @@ class UnrolledTrainer:
 
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the task's mean loss; labels may be soft."""
-        return task_loss(self._task, logits, labels)
+        return task_loss(self.task, logits, labels)
 
 
 def _value(loss: Tensor) -> float | None:

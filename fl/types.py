@@ -6,6 +6,7 @@ of C channels, H x W pixels. Images outside a model are in [0, 1]; a model takes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -146,12 +147,34 @@ class RoundView:
 
 @dataclass(frozen=True)
 class LocalTraining:
-    """The clients' local hyper-parameters."""
+    """The clients' local hyper-parameters.
+
+    Attributes:
+        lr: Learning rate of the round.
+        steps: Local steps of the round.
+        batch_size: Images per step.
+        epochs: Passes over the client's images that the steps make.
+        momentum: Of SGD; it starts anew each round.
+        weight_decay: Of SGD.
+        mu: Weight of FedProx's proximal term, 0 without one.
+    """
 
     lr: float
     steps: int
     batch_size: int
     epochs: int
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    mu: float = 0.0
+
+    @property
+    def reach(self) -> float:
+        """How far the weights move along a constant gradient of length 1: lr x steps without momentum."""
+        if not self.momentum:
+            return self.lr * self.steps
+        # after i steps the velocity is 1 + m + ... + m^(i-1)
+        velocities = ((1 - self.momentum**i) / (1 - self.momentum) for i in range(1, self.steps + 1))
+        return self.lr * math.fsum(velocities)
 
 
 @dataclass(frozen=True)
@@ -207,6 +230,21 @@ class Observation:
             raise ValueError("expected an observed update, got none in the last round")
         return update
 
+    @property
+    def n_images(self) -> int:
+        """How many images are behind the last round's update, as far as the adversary can tell.
+
+        A delta reports all images of its client; where its local steps are known, they take no more than
+        their batches hold.
+
+        Raises:
+            ValueError: If no update is visible there.
+        """
+        update, local = self.update, self.knowledge.local_training
+        if update.kind == "gradient" or local is None:
+            return update.n_images
+        return min(update.n_images, local.steps * local.batch_size * max(len(self.clients), 1))
+
 
 @dataclass(frozen=True)
 class Secret:
@@ -243,7 +281,7 @@ class PublicData(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """`N` int64, or `N x outputs` float."""
+        """`N` int64 (-1: of no class), or `N x outputs` float."""
 
     @property
     def mean_image(self) -> Tensor:

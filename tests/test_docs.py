@@ -6,6 +6,7 @@ import re
 import runpy
 from pathlib import Path
 
+import click
 import pytest
 
 from harness.cli.kinds import KINDS
@@ -52,7 +53,11 @@ def test_commands_and_their_options_exist(page):
         name, _, rest = line.partition(" ")
         if name not in COMMANDS:
             continue
-        options = {option for param in bench.get_command(None, name).params for option in param.opts}
+        command = bench.get_command(None, name)
+        word = next(iter(rest.split()), "")
+        if isinstance(command, click.Group) and word in command.commands:
+            command = command.commands[word]
+        options = {option for param in command.params for option in param.opts}
         used = re.findall(r"(?<![\w-])--[a-z-]+", rest.split("#")[0].split(";")[0])
         assert set(used) <= options, line
 

@@ -22,6 +22,8 @@ DENSE_BOTTLENECK = 4
 """Channels of a dense layer's 1x1 convolution, in units of the growth."""
 VGG_WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of each convolution, stage by stage; a 2x2 max-pool ends each stage."""
+VGG_SMALLEST = 16
+"""Side in pixels from which four pools leave something; below twice that a fifth has nothing to halve."""
 VGG_PUBLISHED_HIDDEN = 4096
 VGG_PUBLISHED_POOLED = 7
 
@@ -104,14 +106,14 @@ def _stem_mflop(stem: Stem, data: DataInfo) -> float:
     return conv_mflop(data.channels, STEM_CHANNELS, 3, data.size)
 
 
-def _traits(config: StemConfig, *, last_side: int, mflop: float) -> ModelTraits:
+def _traits(config: StemConfig, *, smallest: int, last_side: int, mflop: float) -> ModelTraits:
     return ModelTraits(
         batch_norm=True,
         head_bias=True,
         non_negative_features=True,
         convolution=True,
         twice_differentiable=False,
-        min_size=32 if config.stem == "imagenet" else 8,
+        min_size=smallest if config.stem == "imagenet" else 8,
         channels=None if config.weights == "none" else (1, 3),
         mflop_per_image=mflop,
         min_train_batch=2 if last_side == 1 else 1,
@@ -132,7 +134,8 @@ def _resnet_traits(shape: ResNetShape, config: StemConfig, data: DataInfo) -> Mo
             if side != before or inputs != outputs:
                 mflop += conv_mflop(inputs, outputs, 1, side)
             inputs = outputs
-    return _traits(config, last_side=side, mflop=mflop + linear_mflop(inputs, data.task.outputs))
+    mflop += linear_mflop(inputs, data.task.outputs)
+    return _traits(config, smallest=16, last_side=side, mflop=mflop)
 
 
 def _densenet_traits(config: StemConfig, data: DataInfo) -> ModelTraits:
@@ -145,16 +148,17 @@ def _densenet_traits(config: StemConfig, data: DataInfo) -> ModelTraits:
         if number < len(DENSE_LAYERS):
             mflop += conv_mflop(channels, channels // 2, 1, side)
             channels, side = channels // 2, side // 2
-    return _traits(config, last_side=side, mflop=mflop + linear_mflop(channels, data.task.outputs))
+    mflop += linear_mflop(channels, data.task.outputs)
+    return _traits(config, smallest=32, last_side=side, mflop=mflop)
 
 
 def _vgg16_traits(config: VGG16Config, data: DataInfo) -> ModelTraits:
-    mflop, side, channels = 0.0, data.size, data.channels
-    for stage in VGG_WIDTHS:
+    mflop, channels = 0.0, data.channels
+    for number, stage in enumerate(VGG_WIDTHS):
         for width in stage:
-            mflop += conv_mflop(channels, width, 3, side)
+            mflop += conv_mflop(channels, width, 3, data.size // 2**number)
             channels = width
-        side //= 2
+    last_side = data.size // 2 ** (len(VGG_WIDTHS) - 1)
     features = config.features
     if config.hidden:
         mflop += linear_mflop(features, config.hidden) + linear_mflop(config.hidden, config.hidden)
@@ -165,9 +169,10 @@ def _vgg16_traits(config: VGG16Config, data: DataInfo) -> ModelTraits:
         non_negative_features=True,
         convolution=True,
         twice_differentiable=False,
-        min_size=32,
+        min_size=VGG_SMALLEST,
         channels=None if config.weights == "none" else (1, 3),
         mflop_per_image=mflop + linear_mflop(features, data.task.outputs),
+        min_train_batch=2 if config.batch_norm and last_side == 1 else 1,
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from fl.models.base import Classifier, out_of_place
-from fl.models.imagenet_cards import VGG_WIDTHS, VGG16Config
+from fl.models.imagenet_cards import VGG_SMALLEST, VGG_WIDTHS, VGG16Config
 from fl.models.initialise import kaiming_normal, normal, pytorch_default
 from fl.models.pretrained import load_weights, read_weights
 from fl.types import ImageSpec
@@ -30,6 +30,8 @@ class VGG16(Classifier):
         layout = [layer for stage in VGG_WIDTHS for layer in (*stage, "M")]
         self.body: nn.Sequential = vgg.make_layers(layout, batch_norm=config.batch_norm)
         self.body[0] = nn.Conv2d(image.channels, VGG_WIDTHS[0][0], 3, padding=1)
+        if image.size < 2 * VGG_SMALLEST:
+            self.body[-1] = nn.MaxPool2d(2, ceil_mode=True)  # keeps the one pixel that is left
         self.pool = nn.AdaptiveAvgPool2d(config.pooled)
         hidden: OrderedDict[str, nn.Module] = OrderedDict()
         if config.hidden:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from defenses.catalog import adaptation
 from fl.cards import (
     PARTS,
     AnyCard,
@@ -122,7 +123,7 @@ def _declared(card: AnyCard) -> dict[str, Any]:
             return {
                 "noise_budget": None if budget is None else asdict(budget),
                 "acts_through": sorted(card.hooks),
-                "adaptive_attackers": "can model it" if card.mirrored else "cannot model it",
+                "adaptive_attackers": adaptation(card),
                 "resources": asdict(card.resources),
             }
         case DataCard():
@@ -146,6 +147,8 @@ def _data_facts(card: DataCard[Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "licence": card.licence,
         "parts": card.parts,
+        "classes": list(card.class_names),
+        "ranked_by_utility": card.ranked,
         "assets": {
             name: "in the cache" if cached(name) else f"get it: {ASSETS[name].command}"
             for name in card.assets
@@ -163,6 +166,8 @@ def _data_facts(card: DataCard[Any]) -> dict[str, Any]:
         "task": f"{info.task.kind}, {info.task.classes} classes",
         "images": f"{info.channels} x {info.size} x {info.size} (channels x height x width)",
         "images_by_part": dict(info.images),
+        "patients_or_sources_in_private": info.groups,
+        "sensitive_regions": "marked" if info.regions else None,
         "may_be_shown": info.public,
     }
 

@@ -16,7 +16,7 @@ import click
 
 from fl.errors import BenchError
 
-COMMANDS = ("run", "plan", "validate", "ls", "show", "data", "weights")
+COMMANDS = ("init", "run", "plan", "validate", "ls", "show", "data", "weights", "record", "doctor", "schema")
 """In the order in which a newcomer meets them."""
 
 STOPPED = 130

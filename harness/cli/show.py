@@ -38,17 +38,23 @@ def command(what: str, name: str | None, as_json: bool) -> None:
         print_card(kind.load().get(name), as_json=as_json)
     elif kind is not None:
         raise UsageError(f"expected a name after {what!r}; `bench ls {kind.plural}` lists them")
-    elif "://" in what or Path(what).exists() or "/" in what:
-        from harness.cli.results import show
-
-        show(what, trial=name, as_json=as_json)
+    elif "://" in what or Path(what).exists():
+        _show_results(what, name, as_json=as_json)
     elif name is None and (found := kind_of(what)) is not None:
         print_card(found.load().get(what), as_json=as_json)
+    elif "/" in what:
+        _show_results(what, name, as_json=as_json)
     elif name is None:
         raise unknown_anywhere(what)
     else:
         kinds = ", ".join(each.singular for each in KINDS)
         raise UsageError(f"expected {kinds} or the folder of an experiment, got {what!r}")
+
+
+def _show_results(what: str, trial: str | None, *, as_json: bool) -> None:
+    from harness.cli.results import show
+
+    show(what, trial=trial, as_json=as_json)
 
 
 def print_card(card: Any, *, as_json: bool) -> None:

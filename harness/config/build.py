@@ -13,6 +13,7 @@ from fl.registry import Registry
 from fl.specs import JSON, Config, FederationSpec, ObserveSpec, Recorded, ThreatModel
 from harness.config.defense import named, resolve_defense, resolve_plugin
 from harness.config.plugins import Plugins
+from harness.config.presets import with_preset
 from harness.config.problems import Problems, did_you_mean, shown
 from harness.config.sections import Pool, Pools
 from harness.config.sweeps import alternatives, is_number
@@ -117,7 +118,8 @@ class Builder:
         return list(found)
 
     def _federation(self, node: Node) -> list[Any]:
-        return self._validated(FederationSpec, node)
+        full = with_preset(node, self.problems)
+        return [] if full is None else self._validated(FederationSpec, full)
 
     def _observe(self, node: Node) -> list[Any]:
         return self._validated(ObserveSpec, node)

@@ -18,7 +18,11 @@ def written_out(section: str, node: Node) -> Node:
         keys = {"links" if key == "chain" else key: mark for key, mark in node.keys.items()}
         name = Node("chain", node.keys["chain"])
         return Node({"name": name, **entries}, node.mark, {"name": name.mark, **keys})
-    for parent, child in (("federation", "partition"), ("threat_model", "manipulation")):
+    for parent, child in (
+        ("federation", "partition"),
+        ("federation", "schedule"),
+        ("threat_model", "manipulation"),
+    ):
         if section == parent and child in node.entries:
             entries = {**node.entries, child: _named(node.entries[child])}
             node = Node(entries, node.mark, node.keys)

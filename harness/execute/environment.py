@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import fl.models
 from attacks.base import AttackTask, Snapshot
-from defenses import DEFENSES
+from defenses.catalog import is_mirrored
 from fl.client import simulate
 from fl.hooks import ClientContext, ClientDefense
 from fl.seeds import Streams
@@ -144,7 +144,7 @@ def make_task(trial: Trial, seen: Seen, materials: Materials) -> AttackTask[Any]
     spec, observation = trial.spec, seen.observation
     streams = Streams(spec.seed).at(target=seen.target_id)
     defense = build_defense(spec.defense) if spec.attacker == "adaptive" else None
-    mirrored = defense is not None and DEFENSES.get(spec.defense.name).mirrored
+    mirrored = defense is not None and is_mirrored(spec.defense)
     visible = observation.history[-1].update
     n_images = visible.n_images if visible else 1
     known = observation.knowledge.local_training

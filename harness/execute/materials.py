@@ -221,7 +221,8 @@ class Materials:
         targets = draw_targets(federation, spec.observe, spec.targets)
         rounds = sorted({number for target in targets for number in target.rounds})
         checkpoints = {number: self.checkpoint(spec, number) for number in rounds}
-        observed = [(t, observe(federation, checkpoints, t, spec.threat_model)) for t in targets]
+        form = spec.observe.form
+        observed = [(t, observe(federation, checkpoints, t, spec.threat_model, form=form)) for t in targets]
         return tuple(Seen(t.id, o.observation, o.secret, o.protected, t.label) for t, o in observed)
 
     def build(self, state: ModelState) -> torch.nn.Module:

@@ -6,6 +6,7 @@ their own under the private store, and only their path is here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+PICTURES = frozenset({"png", "original"})
+"""Columns that hold pictures."""
 SCORE_VERSION = 1
 """Bumped when scoring changes results; part of the key of stored results."""
 
@@ -28,7 +31,7 @@ class TrialResult:
 
     Attributes:
         columns: Values for `trials/`: metrics, cost, where it ran.
-        reconstructions: Rows for `reconstructions/`; `png` as `{"bytes": ..., "path": ...}`.
+        reconstructions: Rows for `reconstructions/`; pictures as `{"bytes": ..., "path": ...}`.
         traces: Rows for `traces/`, likewise.
         usage: What solving and scoring cost.
     """
@@ -54,12 +57,14 @@ def store_result(store: ArtifactStore, trial_id: str, result: TrialResult) -> No
     for table, rows in (("reconstructions", result.reconstructions), ("traces", result.traces)):
         data[table] = []
         for position, row in enumerate(rows):
-            png = row.get("png")
-            path = png["path"] if png else None
-            if png and png["bytes"] is not None:
-                pixels = np.frombuffer(png["bytes"], np.uint8).copy()
-                tensors[f"{table}/{position}"] = torch.from_numpy(pixels)
-            data[table].append({**row, "png": path})
+            paths = dict(row)
+            for name in PICTURES & row.keys():
+                picture = row[name] or {"bytes": None, "path": None}
+                if picture["bytes"] is not None:
+                    content = np.frombuffer(picture["bytes"], np.uint8).copy()
+                    tensors[_tensor(table, position, name)] = torch.from_numpy(content)
+                paths[name] = picture["path"]
+            data[table].append(paths)
     store.put(result_key(trial_id), Artifact(tensors, data))
 
 
@@ -69,14 +74,19 @@ def load_result(store: ArtifactStore, trial_id: str) -> TrialResult:
     data: Any = store.read_json(key)
     pngs = store.read_bytes(key)
     tables = {
-        table: tuple(
-            _with_png(row, pngs.get(f"{table}/{position}")) for position, row in enumerate(data[table])
-        )
+        table: tuple(_with_pictures(row, table, position, pngs) for position, row in enumerate(data[table]))
         for table in ("reconstructions", "traces")
     }
     return TrialResult(data["columns"], tables["reconstructions"], tables["traces"], Usage(**data["usage"]))
 
 
-def _with_png(row: Row, content: bytes | None) -> Row:
-    path = row["png"]
-    return {**row, "png": None if path is None and content is None else {"bytes": content, "path": path}}
+def _with_pictures(row: Row, table: str, position: int, contents: Mapping[str, bytes]) -> Row:
+    pictures = {}
+    for name in PICTURES & row.keys():
+        path, content = row[name], contents.get(_tensor(table, position, name))
+        pictures[name] = None if path is None and content is None else {"bytes": content, "path": path}
+    return {**row, **pictures}
+
+
+def _tensor(table: str, position: int, name: str) -> str:
+    return f"{table}/{position}" if name == "png" else f"{table}/{position}/{name}"

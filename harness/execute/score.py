@@ -17,6 +17,7 @@ from fl.seeds import Streams
 from fl.specs import digest
 from harness.execute.results import Row, TrialResult
 from harness.metrics import png
+from harness.metrics.closeness import closeness
 from harness.metrics.features import penultimate_features
 from harness.metrics.identification import draw_gallery
 from harness.metrics.judge import BlindTarget, Judge, ScoreContext, ScoredTarget, TrialScore
@@ -52,7 +53,9 @@ class Scorer:
     ) -> TrialResult:
         """Score a trial whose targets are all answered (those that a client refused have no answer)."""
         attacked = [s for s in seen if not s.refused]
-        score = self._score(trial.spec, attacked, answers)
+        targets = self._targets(trial.spec, attacked, answers)
+        score = self._score(trial.spec, attacked, answers, targets)
+        truths = {} if isinstance(targets, Unavailable) else {t.target_id: t.truth for t in targets}
         public = self._is_public(trial.spec)
         return TrialResult(
             columns={
@@ -61,27 +64,39 @@ class Scorer:
                 "lane_iterations": sum(a.lane_iterations for a in answers.values()),
                 "refused_targets": len(seen) - len(attacked),
                 "update_domain": _domain(seen),
+                "patient_overlap": self._patient_overlap(trial.spec),
                 **_recorded_round(trial.spec, seen),
                 **provenance(self._materials.device),
             },
-            reconstructions=tuple(self._pictured(trial, score, answers, public=public)),
-            traces=tuple(self._traces(trial, snapshots, public=public)),
+            reconstructions=tuple(self._pictured(trial, score, answers, truths, public=public)),
+            traces=tuple(self._traces(trial, snapshots, truths, public=public)),
             usage=usage,
         )
 
     def _score(
-        self, spec: TrialSpec, seen: Sequence[Seen], answers: Mapping[str, Reconstruction]
+        self,
+        spec: TrialSpec,
+        seen: Sequence[Seen],
+        answers: Mapping[str, Reconstruction],
+        targets: Sequence[ScoredTarget] | Unavailable,
     ) -> TrialScore:
         judge = Judge(_perceptual())
         context = self._context(spec, seen)
+        if not isinstance(targets, Unavailable):
+            return judge.score(targets, context=context)
+        blind = [
+            BlindTarget(s.target_id, answers[s.target_id].images, answers[s.target_id].labels) for s in seen
+        ]
+        return judge.score_blind(blind, context=context, reason=targets.reason)
+
+    def _targets(
+        self, spec: TrialSpec, seen: Sequence[Seen], answers: Mapping[str, Reconstruction]
+    ) -> list[ScoredTarget] | Unavailable:
+        """Return both sides of the wall, target by target, or why the truth cannot be compared with."""
         truth = self._truth(spec, seen)
         reason = _blind_reason(seen, truth)
         if reason is not None:
-            blind = [
-                BlindTarget(s.target_id, answers[s.target_id].images, answers[s.target_id].labels)
-                for s in seen
-            ]
-            return judge.score_blind(blind, context=context, reason=reason)
+            return Unavailable(reason)
         assert truth is not None
         part = truth.part("private")
         targets = []
@@ -94,7 +109,7 @@ class Scorer:
                     one.target_id, images, ids, one.secret.labels, answer.images, answer.labels, one.protected
                 )
             )
-        return judge.score(targets, context=context)
+        return targets
 
     def _truth(self, spec: TrialSpec, seen: Sequence[Seen]) -> Dataset | None:
         """Return the data set that the secrets refer to: the trial's own, or a recorded one's `public`."""
@@ -123,37 +138,59 @@ class Scorer:
         ids = draw_gallery(part.ids, own, streams.numpy("gallery"))
         return Gallery(ids, part.images(part.positions(ids)))
 
+    def _patient_overlap(self, spec: TrialSpec) -> bool | None:
+        return None if spec.federation is None else self._materials.federation(spec).patient_overlap
+
     def _is_public(self, spec: TrialSpec) -> bool:
         return spec.data is not None and self._materials.dataset(spec).info.public
 
     def _pictured(
-        self, trial: Trial, score: TrialScore, answers: Mapping[str, Reconstruction], *, public: bool
+        self,
+        trial: Trial,
+        score: TrialScore,
+        answers: Mapping[str, Reconstruction],
+        truths: Mapping[str, torch.Tensor],
+        *,
+        public: bool,
     ) -> list[Row]:
-        rows = []
+        rows: list[Row] = []
         for row in score.reconstructions:
             target, index = str(row["target_id"]), int(str(row["reconstruction_index"]))
             image = answers[target].images[index]
             name = f"{trial.trial_id}/{target}-{index}.png"
-            rows.append({**row, "png": self._picture(image, name, public=public)})
+            picture, original = self._picture(image, name, public=public), None
+            if public and target in truths and row["matched_index"] is not None:
+                truth = truths[target][int(str(row["matched_index"]))]
+                original = {"bytes": png.encode(truth), "path": None}
+            rows.append({**row, "png": picture, "original": original})
         return rows
 
     def _traces(
-        self, trial: Trial, snapshots: Mapping[str, Sequence[Snapshot]], *, public: bool
+        self,
+        trial: Trial,
+        snapshots: Mapping[str, Sequence[Snapshot]],
+        truths: Mapping[str, torch.Tensor],
+        *,
+        public: bool,
     ) -> list[Row]:
         rows: list[Row] = []
         for target, taken in snapshots.items():
             for shot in taken:
-                strip = None if shot.images is None or not len(shot.images) else _strip(shot.images)
-                name = f"{trial.trial_id}/{target}-trace-{shot.iteration}.png"
-                rows.append(
-                    {
-                        "target_id": target,
-                        "iteration": shot.iteration,
-                        "objective": json.dumps(dict(shot.objective), sort_keys=True),
-                        "best": shot.best,
-                        "png": None if strip is None else self._picture(strip, name, public=public),
-                    }
-                )
+                row: Row = {
+                    "target_id": target,
+                    "iteration": shot.iteration,
+                    "restart": shot.restart,
+                    "objective": json.dumps(dict(shot.objective), sort_keys=True),
+                    "best": shot.best,
+                    "png": None,
+                }
+                if shot.images is not None and len(shot.images):
+                    name = f"{trial.trial_id}/{target}-trace-{shot.iteration}.png"
+                    row["png"] = self._picture(_strip(shot.images), name, public=public)
+                    truth = truths.get(target)
+                    if truth is not None and len(truth) and truth.shape[1:] == shot.images.shape[1:]:
+                        row |= closeness(truth, shot.images)._asdict()
+                rows.append(row)
         return rows
 
     def _picture(self, image: torch.Tensor, name: str, *, public: bool) -> Row | None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import NamedTuple
 
-from defenses.catalog import ChainConfig, hooks_of
+from defenses.catalog import ChainConfig, adaptation, hooks_of
 from fl.candidate_bounds import most_candidates, unobservable
 from fl.cards import DataInfo, ModelTraits, Setting
+from fl.data.partition_bounds import shortage
 from fl.errors import BenchError
-from fl.specs import ObservationKind, Plugin, Recorded
+from fl.specs import FederationSpec, ObservationKind, Plugin, Recorded
 from harness.config.matrix import Matrix
 from harness.config.problems import Problems
 from harness.config.sections import Cell, Variant
 
-BEFORE_THE_UPDATE = frozenset({"wrapper", "wrap_model", "sampler", "perturb_batch", "loss", "gradients"})
-"""Hooks whose effect an adaptive attacker has by simulating the client, without a mirror."""
-
-_setting_of = attrgetter("attacker", "data", "federation", "model", "observe", "recorded", "threat_model")
+_setting_of = attrgetter(
+    "attacker", "data", "federation", "model", "observe", "public", "recorded", "threat_model"
+)
 _candidates_of = attrgetter("data", "federation", "observe", "recorded", "targets")
 
 
@@ -33,13 +33,14 @@ class Applicability:
     """Answers for the cells of one matrix."""
 
     def __init__(self, matrix: Matrix, problems: Problems) -> None:
-        """Take the cells of `matrix`; missing data and the like go to `problems`."""
+        """Take the cells of `matrix`; missing data, weights and the like go to `problems`."""
         self._matrix = matrix
         self._pools = matrix.pools
         self._plugins = matrix.plugins
         self._problems = problems
         self._infos: dict[tuple[str, int], DataInfo | None] = {}
         self._worlds: dict[tuple[int, ...], World | None] = {}
+        self._ready: dict[int, bool] = {}
         self._settings: dict[tuple[int, ...], tuple[int, Setting | None, str | None]] = {}
         self._attacks: dict[tuple[int, int], str | None] = {}
         self._defenses: dict[tuple[int, int], str | None] = {}
@@ -85,10 +86,23 @@ class Applicability:
         if recorded is not None:
             return _recorded_world(recorded)
         info = self.info("data", cell.data)
-        if info is None or model is None:
+        if info is None or model is None or not self._model_ready(cell.model):
             return None
         traits = self._plugins.models.get(model.name).traits(model.config, info)
         return World(info, traits, self._pools.observe[cell.observe].kind)
+
+    def _model_ready(self, index: int) -> bool:
+        """Return whether the weights that a model starts from are there; if not, that is a problem."""
+        if index not in self._ready:
+            variant = self._pools.model.variants[index]
+            assert variant.value is not None
+            try:
+                self._plugins.models.get(variant.value.name).require(variant.value.config)
+                self._ready[index] = True
+            except BenchError as error:
+                self._problems.add(variant.mark, str(error))
+                self._ready[index] = False
+        return self._ready[index]
 
     def _setting(self, cell: Cell) -> tuple[int, Setting | None, str | None]:
         key = _setting_of(cell)
@@ -101,7 +115,9 @@ class Applicability:
                     federation=self._pools.federation[cell.federation],
                     threat_model=self._pools.threat_model[cell.threat_model],
                     observes=world.observes,
+                    form=self._pools.observe[cell.observe].form,
                     attacker=self._pools.attacker[cell.attacker],
+                    public=self._public_info(cell),
                 )
             reason = (
                 None if setting is None else _unfit(setting, self._pools.observe[cell.observe].last_round)
@@ -137,7 +153,7 @@ class Applicability:
         hooks = hooks_of(plugin) if isinstance(plugin.config, ChainConfig) else card.hooks
         if "visible" in hooks and setting.observes == "update":
             return "it hides single updates (observe.kind: aggregate)"
-        if setting.attacker == "adaptive" and not card.mirrored and not hooks & BEFORE_THE_UPDATE:
+        if setting.attacker == "adaptive" and adaptation(card) == "none":
             return "it has no mirror for an adaptive attacker"
         return None
 
@@ -149,15 +165,19 @@ class Applicability:
 
     def _public_unfit(self, cell: Cell) -> str | None:
         world = self.world(cell)
-        if self._pools.public[cell.public] is None or world is None:
+        if world is None:
             return None
-        public = self.info("public", cell.public)
+        public = self._public_info(cell)
         if public is None or (public.channels, public.size) == (world.data.channels, world.data.size):
             return None
         return (
             f"public images are {public.channels} x {public.size} x {public.size}, private ones "
             f"{world.data.channels} x {world.data.size} x {world.data.size}"
         )
+
+    def _public_info(self, cell: Cell) -> DataInfo | None:
+        named = self._pools.public[cell.public] is not None
+        return self.info("public", cell.public) if named else None
 
     def _count_targets(self, cell: Cell) -> None:
         key = _candidates_of(cell)
@@ -173,6 +193,10 @@ class Applicability:
             return
         observe = self._pools.observe[cell.observe]
         images = world.data.images["private"]
+        reason = shortage(federation.partition, images, federation.clients, world.data.groups)
+        if reason is not None:
+            self._problems.add(self._pools.federation.variants[cell.federation].mark, reason)
+            return
         most = most_candidates(federation, observe, images_private=images, labels=world.data.task.classes)
         if targets.value > most:
             sent = "label" if observe.kind == "global_model" else observe.kind
@@ -180,7 +204,7 @@ class Applicability:
                 targets.mark,
                 f"expected at most {most} targets (one per {sent} of round {observe.round}: {images} private "
                 f"images, {federation.participants} of {federation.clients} clients, batch size "
-                f"{federation.batch_size}), got {targets.value}",
+                f"{federation.mean_batch_size:g}), got {targets.value}",
             )
 
 
@@ -195,12 +219,9 @@ def _recorded_world(recorded: Recorded) -> World:
 
 def _unfit(setting: Setting, last_round: int) -> str | None:
     """Return why data, model, federation and threat model do not go together, or None."""
-    data, model, federation = setting.data, setting.model, setting.federation
-    if data.size < model.min_size:
-        return f"the model needs images of at least {model.min_size} pixels a side, these have {data.size}"
-    if model.channels is not None and data.channels not in model.channels:
-        takes = " or ".join(map(str, model.channels))
-        return f"the model takes images of {takes} channels, these have {data.channels}"
+    federation = setting.federation
+    if reason := _model_unfit(setting.model, setting.data, federation):
+        return reason
     if federation is None:
         if setting.threat_model.behaviour == "malicious":
             return "a recorded observation cannot be manipulated any more (threat_model.behaviour: honest)"
@@ -210,3 +231,21 @@ def _unfit(setting: Setting, last_round: int) -> str | None:
             f"round {last_round} is observed, but training ends after {federation.rounds} (federation.rounds)"
         )
     return unobservable(setting.threat_model, setting.observes)
+
+
+def _model_unfit(model: ModelTraits, data: DataInfo, federation: FederationSpec | None) -> str | None:
+    """Return why the model cannot take the images, or not in such batches, or None."""
+    if data.size < model.min_size:
+        return f"the model needs images of at least {model.min_size} pixels a side, these have {data.size}"
+    if model.channels is not None and data.channels not in model.channels:
+        takes = " or ".join(map(str, model.channels))
+        return f"the model takes images of {takes} channels, these have {data.channels}"
+    if federation is None or federation.batch_norm == "eval":
+        return None
+    smallest = min(federation.batch_sizes or (federation.batch_size,))
+    if smallest < model.min_train_batch:
+        return (
+            f"with federation.batch_norm: train the model needs batches of at least {model.min_train_batch} "
+            f"images, the smallest has {smallest}"
+        )
+    return None

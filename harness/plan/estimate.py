@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fl.cards import DataInfo, ModelTraits
+from fl.data.partition_bounds import images_held
 from fl.specs import FederationSpec
 from harness.config.matrix import Matrix
 from harness.config.sections import Cell
@@ -133,14 +134,14 @@ def _images_per_update(federation: FederationSpec | None, data: DataInfo) -> flo
     """Return about how many images one client trains on before it sends an update."""
     if federation is None:
         return 1
-    held = max(1.0, data.images["private"] / federation.clients)
-    if federation.algorithm == "fedsgd":
-        return min(held, federation.batch_size)
+    held = max(1.0, images_held(federation.partition, data.images["private"]) / federation.clients)
+    if federation.sends == "gradient":
+        return min(held, federation.mean_batch_size)
     if federation.local_steps is not None:
-        return federation.local_steps * federation.batch_size
+        return federation.local_steps * federation.mean_batch_size
     return held * federation.local_epochs
 
 
 def _training_seconds(images: float, tested: float, federation: FederationSpec, model: ModelTraits) -> float:
     arithmetic = (images * TRAINING_COST + tested) * model.mflop_per_image / MFLOP_PER_S
-    return arithmetic + images / federation.batch_size * EVALUATION_OVERHEAD_S
+    return arithmetic + images / federation.mean_batch_size * EVALUATION_OVERHEAD_S

@@ -79,6 +79,11 @@ COST = (
     Column("bytes_up", "int", "bytes that clients sent until the last round"),
     Column("refused_targets", "int", "targets whose client refused the model it received"),
     Column("update_domain", "str", "what was observed: `gradient` or `delta`"),
+    Column(
+        "patient_overlap",
+        "bool",
+        "whether images of one patient or source lie on more than one client; null where unknown",
+    ),
 )
 PROVENANCE = (
     Column("device", "str", "`cpu` or `cuda`"),
@@ -108,12 +113,19 @@ ROUNDS = (
     Column("bytes_down", "int", "bytes that the server sent in this round"),
     Column("null_reasons", "str", "JSON: why columns are null, by column"),
 )
+PICTURES = (
+    Column("png", "png", "the reconstruction: in the file, or its place in the private folder"),
+    Column("original", "png", "the private image it was matched with; only where the data set is public"),
+)
 TRACES = (
     Column("trial_id", "str", "the trial"),
     Column("target_id", "str", "the target"),
-    Column("iteration", "int", "iterations done"),
+    Column("iteration", "int", "iterations done, those of earlier restarts included"),
+    Column("restart", "int", "which restart of the attack, from 0"),
     Column("objective", "str", "JSON: terms of the attack's objective, by name"),
-    Column("best", "float", "best total objective so far"),
+    Column("best", "float", "best total objective so far, over all restarts"),
+    Column("mse", "float", "mean over the private images: squared error of the current images"),
+    Column("psnr_db", "float", "mean over the private images: PSNR of the current images"),
     Column("png", "png", "current images side by side"),
 )
 
@@ -201,10 +213,7 @@ def _core(table: TableName) -> Iterable[Column]:
             return (*IDS, *AXES, *STATUS, *leakage, *UTILITY, *PRIVACY, *COST, *PROVENANCE)
         case "reconstructions":
             metrics = (Column(*column) for column in reconstruction_columns())
-            picture = Column(
-                "png", "png", "the reconstruction: in the file, or its place in the private folder"
-            )
-            return (TRACES[0], *metrics, picture)
+            return (TRACES[0], *metrics, *PICTURES)
         case "rounds":
             return ROUNDS
         case "traces":

@@ -11,7 +11,7 @@ from fl.hooks import Batch, ClientDefense
 from fl.models import materialise
 from fl.specs import NoConfig, Task
 from fl.trainers import LocalTrainer
-from fl.types import Refusal
+from fl.types import LocalTraining, Refusal
 
 
 class Hooked(Defense):
@@ -308,7 +308,9 @@ def test_snapshot_and_restore_are_exact(make_data, make_federation, model_plugin
         data=make_data(size=9), model=model_plugin("convnet", width=1), algorithm="fedavg", batch_norm="train"
     )
     state = federation.initial().model
-    trainer = LocalTrainer(materialise(state), state, task=Task("multiclass", 3), lr=0.5)
+    trainer = LocalTrainer(
+        materialise(state), state, task=Task("multiclass", 3), local=LocalTraining(0.5, 1, 4, 1)
+    )
     trainer.load(state)
     held = federation.client(0).data
 

@@ -161,6 +161,23 @@ def test_batch_statistics_follow_the_model_s_mode(make_data, make_federation, mo
     assert not torch.allclose(by_mode[0]["body.norm2.running_var"], by_mode[1]["body.norm2.running_var"])
 
 
+@pytest.mark.parametrize(("steps", "behind"), [(1, 2), (2, 4), (9, 5)])
+def test_an_adversary_who_knows_the_local_steps_counts_the_images_they_take(
+    steps, behind, make_data, make_federation
+):
+    federation = make_federation(
+        data=make_data(images=10), clients=2, algorithm="fedavg", batch_size=2, local_steps=steps
+    )
+    granted = knowing(labels="known")
+    _, observed = first(federation, ObserveSpec(), granted)
+
+    assert observed.observation.update.n_images == 5  # the delta's weight: all the client's images
+    assert observed.observation.n_images == behind == len(observed.secret.image_ids)
+    assert len(observed.observation.knowledge.labels) == behind
+    _, unknown = first(federation, ObserveSpec(), knowing(local_hyperparameters=False))
+    assert unknown.observation.n_images == 5
+
+
 def test_local_hyperparameters_of_fedavg(make_data, make_federation):
     federation = make_federation(
         data=make_data(images=26), algorithm="fedavg", local_epochs=3, batch_size=4, lr=0.2

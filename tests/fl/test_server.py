@@ -64,9 +64,10 @@ def test_the_step_goes_down_a_gradient_and_along_a_delta(spec, expected, model_p
     tensors = {"w": torch.ones(2), "frozen": torch.ones(1), "mean": torch.zeros(1)}
     state = ModelState(architecture(model_plugin(), make_info()), tensors, ("w",), "train")
     kind = "gradient" if spec is FEDSGD else "delta"
-    stepped = server_step(state, update(4.0, 2, kind, buffer=9.0), spec)
+    stepped, left = server_step(state, update(4.0, 2, kind, buffer=9.0), spec)
 
     assert stepped.tensors["w"][0].item() == expected
     assert stepped.tensors["frozen"].item() == 1
     assert stepped.tensors["mean"].item() == 9
     assert tensors["w"].tolist() == [1, 1]
+    assert left == {}

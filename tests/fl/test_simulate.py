@@ -60,7 +60,7 @@ def test_a_simulated_client_sends_what_the_client_sends(spec, batch_norm, differ
     federation = setting(batch_norm=batch_norm, **spec)
     start = federation.initial()
     sent = federation.client_update(start, 0).update
-    held, local = federation.client(0).data, federation.client(0).local
+    held, local = federation.client(0).data, federation.client(0).local(0)
     images = held.images.clone().requires_grad_(differentiable)
     simulated = run(federation, start.model, images, held.labels, kind=sent.kind, local=local)
 
@@ -103,7 +103,7 @@ def test_the_known_defense_is_applied(setting):
 
     federation = setting(algorithm="fedsgd")
     state, held = federation.initial().model, federation.client(0).data
-    local = federation.client(0).local
+    local = federation.client(0).local(0)
     images = held.images.clone().requires_grad_()
     defended = run(federation, state, images, held.labels, kind="gradient", local=local, defense=Double())
     plain = run(federation, state, held.images * 0.5, held.labels, kind="gradient", local=local)
@@ -127,7 +127,7 @@ def test_neither_state_nor_module_are_touched(setting):
             torch.Generator(),
             task=federation.data.info.task,
             image=federation.architecture.image,
-            local=federation.client(0).local,
+            local=federation.client(0).local(0),
             kind="delta",
             build=lambda _: module,
         )
@@ -148,7 +148,7 @@ def test_a_rehearsed_step_leaves_the_unrolled_training_unchanged(setting):
 
     federation = setting(algorithm="fedavg", batch_norm="train", lr=0.5)
     state, held = federation.initial().model, federation.client(0).data
-    local = federation.client(0).local
+    local = federation.client(0).local(0)
     images = held.images.clone().requires_grad_()
     rehearsed, plain = (
         run(federation, state, images, held.labels, kind="delta", local=local, defense=defense)

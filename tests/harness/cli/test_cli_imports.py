@@ -50,6 +50,7 @@ def _loaded(*arguments):
         ("show", "attack", "dlg"),
         ("data", "list"),
         ("weights", "list"),
+        ("record", "pair", "--help"),
         ("validate", "configs/quickstart.yaml"),
         ("plan", "configs/quickstart.yaml", "--results", "no-such-folder"),
     ],

@@ -46,7 +46,7 @@ def test_defaults_merge_below_the_same_plug_in_only(load: Load) -> None:
         "defaults: {data: digits, model: {name: convnet, width: 16, batch_norm: false}}\n"
         "matrix:\n  attack: [dlg]\n  model: [convnet, {name: convnet, width: 8}, lenet]\n"
     )
-    configs = [spec.model.config.model_dump() for spec in matrix.expand() if spec.model]
+    configs = [spec.model.config.resolved() for spec in matrix.expand() if spec.model]
     assert configs[0] == {"width": 16, "batch_norm": False}
     assert configs[1] == {"width": 8, "batch_norm": False}
     assert "width" not in configs[2]

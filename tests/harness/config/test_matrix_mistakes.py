@@ -47,7 +47,7 @@ max_failures: 1.5
         ["m.yaml:5", "defaults.data.name", "unknown dataset 'digts'. Did you mean 'digits'? Available"],
         ["m.yaml:6", "defaults.model.convs", "expected 2, 3 or 4, got 7"],
         ["m.yaml:8", "defaults.federation.batchsize",
-         "unknown key 'batchsize'. Did you mean 'batch_size'? Allowed"],
+         "unknown key 'batchsize'. Did you mean 'batch_size' or 'batch_sizes'? Allowed"],
         ["m.yaml:9", "defaults.federation.clients", "expected an integer, got '24_000' (a string)"],
         ["m.yaml:10", "defaults.federation.participation", "expected a value <= 1, got 2"],
         ["m.yaml:11", "defaults.federation.partition.alhpa",

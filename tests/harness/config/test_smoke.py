@@ -35,7 +35,7 @@ def test_everything_that_takes_time_is_cut_and_equal_cells_become_one(short: Loa
     assert (dlg["iterations"], dlg["restarts"]) == (10, 1)
     for spec in specs:
         stored = json.loads(spec.canonical)
-        assert stored["observe"] == spec.observe.model_dump(mode="json")
+        assert stored["observe"] == spec.observe.resolved()
         assert stored["attack"]["config"] == spec.attack.config.model_dump(mode="json")
 
 

@@ -110,6 +110,20 @@ def test_only_an_adaptive_attacker_knows_the_defense(task_of):
     assert norm(adaptive) == pytest.approx(0.01, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("defense", "mirrored"),
+    [
+        ("{name: label_smoothing, epsilon: 0.5}", False),
+        ("{chain: [label_smoothing, quantization]}", False),
+        ("{chain: [pruning, quantization]}", True),
+    ],
+)
+def test_a_defense_before_the_gradient_is_known_through_simulation(task_of, defense, mirrored):
+    task = task_of(FEDSGD + f"matrix: {{attack: [mean_image], defense: [{defense}], attacker: [adaptive]}}")
+    assert task.adaptive
+    assert (task.defense is not None) is mirrored
+
+
 class Reader(Defense):
     """Looks at its client's images."""
 

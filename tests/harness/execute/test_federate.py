@@ -87,7 +87,7 @@ def train_round(shop, item, state):
     return finish_round(shop.materials, shop.store, item, state.round, results)
 
 
-@pytest.mark.parametrize("algorithm", ["fedsgd", "fedavg"])
+@pytest.mark.parametrize("algorithm", ["fedsgd", "fedavg", "fedadam", "fedadagrad"])
 @pytest.mark.parametrize("lost_in_round", [0, 1, 2])
 @pytest.mark.usefixtures("counting")
 def test_a_lost_federation_goes_on_with_the_same_bits(workshop, item_of, algorithm, lost_in_round):

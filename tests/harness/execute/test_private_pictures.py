@@ -9,6 +9,7 @@ import pytest
 
 import fl.data
 from fl.data.catalog import DigitsConfig
+from fl.specs import Plugin
 from harness.config.matrix import load_matrix
 from harness.execute.session import RunRequest, inline, run_matrix
 from harness.results import load as load_results
@@ -64,6 +65,7 @@ def test_pictures_of_private_images_are_private_files(experiment_on):
         assert picture["path"].startswith("private/")
         assert (folder / picture["path"]).read_bytes().startswith(PNG)
     assert (folder / "private").stat().st_mode & 0o777 == 0o700
+    assert pd.read_parquet(folder / "reconstructions")["original"].isna().all()
 
 
 def test_private_images_themselves_are_nowhere(experiment_on):
@@ -86,6 +88,17 @@ def test_pictures_of_public_images_are_in_the_tables(experiment_on):
         assert picture["bytes"].startswith(PNG)
         assert picture["path"] is None
     assert not (folder / "private" / "images").exists()
+
+
+def test_public_originals_stand_beside_their_reconstructions(experiment_on):
+    folder = experiment_on("digits")
+    private = fl.data.load(Plugin("digits", 1, DigitsConfig(size=8))).part("private")
+    results = load_results(folder, images=True)
+    rows = results.reconstructions
+    assert len(rows) == 4
+    for image_id, picture in zip(rows["image_id"], rows["original"], strict=True):
+        (image,) = private.images(private.positions([image_id]))
+        assert results.picture(picture).tolist() == (image[0] * 255).round().tolist()
 
 
 def test_the_manifest_names_no_private_place_or_image(experiment_on):

@@ -15,19 +15,20 @@ MATRIX = """
 defaults:
   data: {name: digits, size: 8}
   model: {name: lenet, convs: 2}
-  federation: {clients: 40, rounds: 3, batch_size: 8, participation: 0.7, chunk: 8, algorithm: fedavg}
+  federation: {clients: 40, rounds: 3, batch_size: 8, participation: 0.7, chunk: 8, %s}
   observe: {round: 2}
   targets: 2
 matrix:
   defense: [none]
   attack: [{name: inverting_gradients, iterations: 5}, random_guess, mean_image]
 """
+FEDADAM = "algorithm: fedadam, server_lr: 0.02, momentum: 0.5, schedule: cosine, partition: shards"
 
 
-@pytest.fixture
-def rows(write_matrix, tmp_path, listener):
+@pytest.fixture(params=["algorithm: fedavg", FEDADAM])
+def rows(request, write_matrix, tmp_path, listener):
     """From an executor to the tables of a run."""
-    matrix = load_matrix(write_matrix(MATRIX))
+    matrix = load_matrix(write_matrix(MATRIX % request.param))
 
     def run(name, executor):
         result = run_matrix(RunRequest(matrix, tmp_path / name, executor, device="cpu"), listener)
