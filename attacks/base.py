@@ -75,16 +75,18 @@ class Snapshot:
     """The state of a task during its run, for `traces/`.
 
     Attributes:
-        iteration: Iterations done.
-        objective: Current terms of the objective by name.
-        best: Best total objective so far.
+        iteration: Iterations done, those of earlier restarts included.
+        objective: Current terms of the objective by name, unweighted; `total` is what is minimised.
+        best: Best total objective so far, over all restarts.
         images: Current images, `n x C x H x W` in [0, 1], or None.
+        restart: Which restart, from 0.
     """
 
     iteration: int
     objective: Mapping[str, float]
     best: float
     images: Tensor | None = None
+    restart: int = 0
 
 
 class AttackEnv(Protocol):

@@ -6,14 +6,17 @@ gradient-matching attack applies the mirror it is handed.
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from fl.cards import AttackCard, Reference, Resources, Setting
-from fl.specs import Config, NoConfig
+from fl.errors import DataUnavailableError
+from fl.specs import Config, NoConfig, added_later
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Bumped when results of gradient matching change; part of every trial id."""
 
 LBFGS_EVALUATIONS = 20
@@ -43,27 +46,84 @@ class IdlgConfig(DlgConfig):
 class InvertingGradientsConfig(Config):
     """Inverting gradients: signed Adam on a cost between gradients plus total variation."""
 
-    cost: Literal["cosine", "l2"] = Field("cosine", description="distance between gradients")
+    cost: Literal["cosine", "l2", "l1", "cosine_per_tensor"] = Field(
+        "cosine", description="distance between gradients; cosine: of all tensors as one vector"
+    )
     total_variation: float = Field(1e-4, ge=0, description="weight of the images' total variation")
-    signed: bool = Field(True, description="Adam sees the sign of the gradient only")
+    signed: bool = Field(True, description="the optimizer sees the sign of the gradient only")
     boxed: bool = Field(True, description="after every step images are clamped to [0, 1]")
-    lr: float = Field(0.1, gt=0, description="Adam's step, in normalised image space")
+    lr: float = Field(0.1, gt=0, description="step in normalised image space; lbfgs: always 1")
     decay: bool = Field(True, description="divide lr by 10 after 3/8, 5/8 and 7/8 of the iterations")
     iterations: int = Field(4800, ge=1)
     restarts: int = Field(1, ge=1, description="first guesses tried; the lowest matching cost is kept")
-    init: Literal["randn", "rand", "zeros", "mean"] = Field(
+    init: Literal["randn", "rand", "zeros", "mean", "image"] = Field(
         "randn",
-        description="first guess in normalised space: N(0, 1), U(-1, 1), zeros, or the mean public image",
+        description="first guess in normalised space: N(0, 1), U(-1, 1), zeros, the mean public image, or "
+        "that of init_image",
     )
     unroll: bool = Field(
         False, description="match a weight delta by simulating all local steps, not one step of their length"
     )
+    optimizer: Literal["adam", "sgd", "lbfgs"] = added_later(
+        "adam", description="sgd: plain gradient descent; lbfgs: unsigned, without box or decay"
+    )
+    tensors: Literal["all", "first", "last", "largest"] = added_later(
+        "all", description="which observed tensors are matched: the model's first or last, or largest in norm"
+    )
+    tensor_count: int | None = added_later(None, ge=1, description="how many, unless tensors: all")
+    tensor_weights: Literal["equal", "linear", "exp"] = added_later(
+        "equal", description="weight of the i-th of P observed tensors: 1, (P - i) / P, or e^-i"
+    )
+    init_image: str | None = added_later(None, min_length=1, description="init: image: a picture file")
+    init_jitter: float = added_later(
+        0.0, ge=0, description="init zeros, mean, image: standard deviation of noise, so that guesses differ"
+    )
 
     @model_validator(mode="after")
-    def _restarts_differ(self) -> InvertingGradientsConfig:
-        if self.restarts > 1 and self.init in ("zeros", "mean"):
-            raise ValueError(f"expected restarts: 1 with init: {self.init} (all would be alike)")
+    def _first_guess_is_whole(self) -> InvertingGradientsConfig:
+        drawn = self.init in ("randn", "rand")
+        if self.restarts > 1 and not drawn and not self.init_jitter:
+            raise ValueError(
+                f"expected restarts: 1 or an init_jitter with init: {self.init} (all would be alike)"
+            )
+        if drawn and self.init_jitter:
+            raise ValueError(f"init_jitter needs init: zeros, mean or image, got {self.init}")
+        if (self.init == "image") != (self.init_image is not None):
+            raise ValueError("init: image and init_image: go together")
         return self
+
+    @model_validator(mode="after")
+    def _options_belong_together(self) -> InvertingGradientsConfig:
+        if (self.tensors == "all") != (self.tensor_count is None):
+            raise ValueError("tensor_count goes with tensors: first, last or largest")
+        if self.optimizer == "lbfgs" and (self.signed or self.boxed or self.decay):
+            raise ValueError("optimizer: lbfgs needs signed: false, boxed: false and decay: false")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the identity: the picture's place gives way to a digest of its content.
+
+        Raises:
+            DataUnavailableError: If the picture cannot be read.
+        """
+        values = super().resolved()
+        if self.init_image is not None:
+            values["init_image"] = _digest_of_picture(self.init_image)
+        return values
+
+
+def _digest_of_picture(file: str) -> str:
+    from fl.data.folder_pixels import UnusableError, inspect
+
+    try:
+        content = Path(file).read_bytes()
+        inspect(content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataUnavailableError(f"expected a picture, cannot read {file!r}: {reason}") from error
+    except UnusableError as error:
+        raise DataUnavailableError(f"{file}: {error}") from error
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def _labels_unreadable(setting: Setting) -> str | None:
@@ -75,22 +135,13 @@ def _labels_unreadable(setting: Setting) -> str | None:
             "labels are read from the head's bias, or from its weights where features are never negative; "
             "this model has neither (knowledge.labels: known grants them)"
         )
-    if _scale_unknown(setting):
+    if not setting.length_known:
         return "the labels behind a weight delta are counted, which needs knowledge.local_hyperparameters"
     return None
 
 
-def _scale_unknown(setting: Setting) -> bool:
-    """Whether a weight delta cannot be turned into a gradient for want of lr and steps."""
-    return (
-        setting.federation is not None
-        and setting.federation.algorithm == "fedavg"
-        and not setting.threat_model.knowledge.local_hyperparameters
-    )
-
-
 def _matches_lengths(setting: Setting) -> str | None:
-    if _scale_unknown(setting):
+    if not setting.length_known:
         return "it matches lengths, so a weight delta needs knowledge.local_hyperparameters"
     return None
 
@@ -106,19 +157,21 @@ def _idlg_compatible(config: IdlgConfig, setting: Setting) -> str | None:
 def _inverting_gradients_compatible(config: InvertingGradientsConfig, setting: Setting) -> str | None:
     if config.unroll:
         reason = _cannot_unroll(setting)
-    elif config.cost == "l2":
+    elif config.cost in ("l2", "l1"):
         reason = _matches_lengths(setting)
     else:
         reason = None
-    if reason is None and config.init == "mean" and not setting.threat_model.knowledge.public_data:
-        reason = "init: mean needs knowledge.public_data"
+    if reason is None and config.init == "mean":
+        reason = _no_mean_image(setting)
     return reason or _labels_unreadable(setting)
 
 
 def _cannot_unroll(setting: Setting) -> str | None:
     if setting.observes != "update":
         return "unroll: true simulates one client; a sum of several cannot be unrolled"
-    if setting.federation is not None and setting.federation.algorithm != "fedavg":
+    if setting.form == "parameter_difference":
+        return "unroll: true needs observe.form: shared (two checkpoints are taken for one gradient)"
+    if setting.sees == "gradient":
         return "unroll: true needs federation.algorithm: fedavg (fedsgd takes no local steps)"
     if not setting.threat_model.knowledge.local_hyperparameters:
         return "unroll: true needs knowledge.local_hyperparameters"
@@ -126,8 +179,14 @@ def _cannot_unroll(setting: Setting) -> str | None:
 
 
 def _mean_image_compatible(config: NoConfig, setting: Setting) -> str | None:
+    return _no_mean_image(setting)
+
+
+def _no_mean_image(setting: Setting) -> str | None:
     if not setting.threat_model.knowledge.public_data:
         return "the mean public image needs knowledge.public_data"
+    if not setting.public_images:
+        return "the mean public image needs public images, and this data set has none (public: names another)"
     return None
 
 
@@ -136,9 +195,10 @@ def _lbfgs_evaluations(config: DlgConfig) -> int:
     return config.restarts * (config.iterations * LBFGS_EVALUATIONS + 1)
 
 
-def _adam_evaluations(config: InvertingGradientsConfig) -> int:
+def _inverting_gradients_evaluations(config: InvertingGradientsConfig) -> int:
     """Per local step, where unrolled."""
-    return config.restarts * (config.iterations + 1)
+    each = LBFGS_EVALUATIONS if config.optimizer == "lbfgs" else 1
+    return config.restarts * (config.iterations * each + 1)
 
 
 def _no_evaluations(config: NoConfig) -> int:
@@ -182,7 +242,7 @@ INVERTING_GRADIENTS = AttackCard(
     reference=Reference("Geiping et al. 2020, Inverting Gradients, arXiv 2003.14053"),
     family="gradient_inversion",
     observes=frozenset({"update", "aggregate"}),
-    evaluations=_adam_evaluations,
+    evaluations=_inverting_gradients_evaluations,
     compatible=_inverting_gradients_compatible,
     resources=Resources(gpus=0.25),
 )

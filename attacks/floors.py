@@ -44,7 +44,7 @@ class MeanImage(Attack[NoConfig]):
 
 
 def _images(task: AttackTask[NoConfig]) -> int:
-    return 1 if task.observation.kind == "global_model" else task.observation.update.n_images
+    return 1 if task.observation.kind == "global_model" else task.observation.n_images
 
 
 def _reconstruction(task: AttackTask[NoConfig], images: Tensor) -> Reconstruction:

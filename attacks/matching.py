@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from attacks.base import AttackEnv, AttackTask, ConfigT, Reconstruction, Snapshot, TaskFailure
-from attacks.objectives import COSTS, total_variation
-from attacks.optimizers import Adam, Evaluation, Lbfgs
-from attacks.problem import Problem
+from attacks.objectives import ALL_TENSORS, COSTS, CostName, TensorChoice, total_variation
+from attacks.optimizers import Descent, Evaluation, Lbfgs
+from attacks.problem import Init, Problem
 from fl.errors import BenchError
 from fl.specs import Task
 
@@ -35,15 +35,21 @@ class Recipe:
         restarts: First guesses tried.
         optimizer: The optimizer for a problem.
         unroll: Whether all local steps are simulated.
+        init_image: The picture file that `init: image` starts from, else None.
+        init_jitter: Standard deviation of what is added to a first guess that is not drawn.
+        tensors: Which observed tensors are matched, and how much each counts.
     """
 
-    cost: Literal["cosine", "l2"]
+    cost: CostName
     total_variation: float
     labels: Literal["joint", "infer"]
-    init: Literal["randn", "rand", "zeros", "mean"]
+    init: Init
     restarts: int
-    optimizer: Callable[[Problem], Lbfgs | Adam]
+    optimizer: Callable[[Problem], Lbfgs | Descent]
     unroll: bool = False
+    init_image: str | None = None
+    init_jitter: float = 0.0
+    tensors: TensorChoice = ALL_TENSORS
 
 
 def solve(
@@ -117,6 +123,9 @@ class _Search:
         self._optimizer = recipe.optimizer(problem)
         self._iteration = 0
         self._best = math.inf
+        order = [name for name, _ in problem.model.named_parameters() if name in problem.observed]
+        self._matched = recipe.tensors.chosen(problem.observed, order)
+        self._weights = recipe.tensors.weights(order)
         limit = problem.task.max_evaluations
         self._limit = math.inf if limit is None else limit // problem.evaluations
 
@@ -134,7 +143,11 @@ class _Search:
 
     def _run(self, restart: int, *, allowance: float) -> _Candidate | None:
         """Run one restart; return its last iterate with a finite objective, if there was any."""
-        inputs = self._problem.first_guess(self._recipe.init, restart).requires_grad_()
+        recipe = self._recipe
+        guess = self._problem.first_guess(
+            recipe.init, restart, image=recipe.init_image, jitter=recipe.init_jitter
+        )
+        inputs = guess.requires_grad_()
         variables = [inputs]
         if self._labels is None:
             variables.append(self._problem.first_logits(restart).requires_grad_())
@@ -151,11 +164,11 @@ class _Search:
             if not math.isfinite(iterate.total):
                 break
             last = _candidate(iterate.terms, iterate.values)
-            self._record(iterate.total, last, every=self._optimizer.stride)
+            self._record(restart, iterate.total, last, every=self._optimizer.stride)
         final = objective()
         if math.isfinite(float(final.total.detach())):
             last = _candidate(final.terms, [variable.detach() for variable in variables])
-            self._record(float(final.total.detach()), last, every=1)
+            self._record(restart, float(final.total.detach()), last, every=1)
         return last
 
     @property
@@ -165,20 +178,20 @@ class _Search:
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> Evaluation:
         recipe = self._recipe
         dummy = self._problem.gradients(inputs, labels)
-        matching = COSTS[recipe.cost](dummy, self._problem.observed)
-        if not recipe.total_variation:
-            return Evaluation(matching, {"matching": matching.detach()})
-        variation = total_variation(inputs)
-        return Evaluation(
-            matching + recipe.total_variation * variation,
-            {"matching": matching.detach(), "total_variation": variation.detach()},
-        )
+        matching = COSTS[recipe.cost](dummy, self._matched, self._weights)
+        terms = {"matching": matching.detach()}
+        total = matching
+        if recipe.total_variation:
+            variation = total_variation(inputs)
+            total = matching + recipe.total_variation * variation
+            terms["total_variation"] = variation.detach()
+        return Evaluation(total, {**terms, "total": total.detach()})
 
-    def _record(self, total: float, candidate: _Candidate, *, every: int) -> None:
+    def _record(self, restart: int, total: float, candidate: _Candidate, *, every: int) -> None:
         self._best = min(self._best, total)
         if self._iteration % every == 0:
             images = _as_images(self._problem, candidate.inputs)
-            snapshot = Snapshot(self._iteration, candidate.terms, self._best, images)
+            snapshot = Snapshot(self._iteration, candidate.terms, self._best, images, restart)
             self._env.record(self._problem.task.task_id, snapshot)
         self._iteration += 1
 

@@ -7,6 +7,7 @@ stop at any yield. Only the variables receive gradients.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor
 
 from attacks.catalog import LBFGS_EVALUATIONS
+
+SNAPSHOTS = 30
+"""Of a restart that takes all its iterations."""
 
 
 class Evaluation(NamedTuple):
@@ -61,8 +65,11 @@ class Lbfgs:
     iterations: int
     solved: float
     patience: int
-    stride = 1
-    """Iterates between two snapshots."""
+
+    @property
+    def stride(self) -> int:
+        """Iterates between two snapshots."""
+        return max(1, self.iterations // SNAPSHOTS)
 
     def run(self, variables: Sequence[Tensor], objective: Objective, allowance: float) -> Iterator[Iterate]:
         """Minimise `objective` in `variables` with at most `allowance` evaluations."""
@@ -92,8 +99,8 @@ class Lbfgs:
 
 
 @dataclass(frozen=True)
-class Adam:
-    """Adam, optionally on the sign of the gradient, in a box, with a step that falls in stages.
+class Descent(ABC):
+    """Steps along the gradient or its sign, in a box, with a step size that falls in stages.
 
     Source: Geiping et al. 2020, arXiv 2003.14053, section 4 and its reference implementation.
 
@@ -115,11 +122,15 @@ class Adam:
     @property
     def stride(self) -> int:
         """Iterates between two snapshots."""
-        return max(1, self.iterations // 30)
+        return max(1, self.iterations // SNAPSHOTS)
+
+    @abstractmethod
+    def rule(self, variables: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Return torch's optimizer that takes the steps."""
 
     def run(self, variables: Sequence[Tensor], objective: Objective, allowance: float) -> Iterator[Iterate]:
         """Minimise `objective` in `variables` with at most `allowance` evaluations."""
-        optimizer = torch.optim.Adam(variables, lr=self.lr)
+        optimizer = self.rule(variables)
         images = variables[0]
         iterations = int(min(self.iterations, allowance))
         milestones = [int(iterations // share) for share in (2.667, 1.6, 1.142)] if self.decay else []
@@ -135,6 +146,22 @@ class Adam:
                 with torch.no_grad():
                     images.clamp_(*self.box)
             yield Iterate(float(evaluation.total), evaluation.terms, values)
+
+
+class Adam(Descent):
+    """Adam with torch's defaults, the setting of Geiping et al. 2020."""
+
+    def rule(self, variables: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Return Adam."""
+        return torch.optim.Adam(variables, lr=self.lr)
+
+
+class Sgd(Descent):
+    """Plain gradient descent, without momentum, as in linev8k/invert-gradients-cxr."""
+
+    def rule(self, variables: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """Return gradient descent."""
+        return torch.optim.SGD(variables, lr=self.lr)
 
 
 def _differentiate(objective: Objective, variables: Sequence[Tensor]) -> Evaluation:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attacks.base import AttackEnv, AttackTask, Params
 from attacks.labels import expect, head_gradient, infer
+from fl.data.folder_pixels import open_resized
 from fl.errors import NotApplicableError
 from fl.losses import task_loss
-from fl.types import Observation, Tensors
+from fl.types import ImageSpec, Observation, Tensors
+
+Init = Literal["randn", "rand", "zeros", "mean", "image"]
+"""The first guess in normalised space: N(0, 1), U(-1, 1), zeros, the mean public image, a given picture."""
 
 AUXILIARY_IMAGES = 64
 """Images of its own from which an attacker takes what it expects of the model."""
@@ -67,13 +73,14 @@ class Problem:
     @property
     def images(self) -> int:
         """How many images are behind the update."""
-        return self.task.observation.update.n_images
+        return self.task.observation.n_images
 
     @property
     def evaluations(self) -> int:
         """Gradient evaluations of the model in one call of `gradients`."""
         local = self.task.observation.knowledge.local_training
-        return local.steps if self.simulated and local is not None else 1
+        all_steps = self.simulated and self.task.observation.update.kind == "delta"
+        return local.steps if all_steps and local is not None else 1
 
     def gradients(self, inputs: Tensor, labels: Tensor) -> Tensors:
         """Return what the attacker would have observed of dummy images, as a gradient.
@@ -104,30 +111,46 @@ class Problem:
         update = self.task.simulate(images, labels, observation.sent, stream)
         return {name: update.tensors[name] / self.scale for name in self.observed}
 
-    def first_guess(self, init: Literal["randn", "rand", "zeros", "mean"], restart: int) -> Tensor:
+    def first_guess(
+        self, init: Init, restart: int, *, image: str | None = None, jitter: float = 0.0
+    ) -> Tensor:
         """Return dummy inputs, `n x C x H x W` in normalised space, the same for every defense and attack.
 
         Args:
-            init: N(0, 1), U(-1, 1), zeros, or the mean public image.
+            init: What to start from; `mean` and `image` are the same for all n images.
             restart: Names the draw.
+            image: The picture file of `init: image`.
+            jitter: Standard deviation of what is added to each image of each restart, where they would else
+                be alike.
 
         Raises:
-            NotApplicableError: If the mean public image is asked for and there are no public images.
+            NotApplicableError: If the mean public image is asked for and there are no public images, or the
+                images have a number of channels that no picture has.
+            DataUnavailableError: If the picture cannot be read.
         """
-        image = self.task.observation.image
-        shape = (self.images, *image.shape)
+        shape = (self.images, *self.task.observation.image.shape)
         stream = self.task.streams.torch("first_guess", restart=restart)
         if init == "randn":
             guess = torch.randn(shape, generator=stream)
         elif init == "rand":
             guess = torch.rand(shape, generator=stream) * 2 - 1
-        elif init == "zeros":
-            guess = torch.zeros(shape)
-        elif self.task.public is None:
-            raise NotApplicableError("init: mean needs public images (knowledge.public_data: true)")
         else:
-            guess = image.normalise(self.task.public.mean_image).expand(shape).clone()
+            guess = self._given_guess(init, image).expand(shape).clone()
+        if jitter:
+            guess += jitter * torch.randn(shape, generator=stream)
         return guess.to(self.device)
+
+    def _given_guess(self, init: Literal["zeros", "mean", "image"], path: str | None) -> Tensor:
+        """Return a first guess that is not drawn, `C x H x W` in normalised space."""
+        image = self.task.observation.image
+        if init == "zeros":
+            return torch.zeros(image.shape)
+        if init == "mean":
+            if self.task.public is None:
+                raise NotApplicableError("init: mean needs public images (knowledge.public_data: true)")
+            return image.normalise(self.task.public.mean_image)
+        assert path is not None
+        return image.normalise(_picture(path, image))
 
     def first_logits(self, restart: int) -> Tensor:
         """Return dummy label logits from N(0, 1), `n x outputs`."""
@@ -163,11 +186,20 @@ class Problem:
         return image.normalise(own.to(self.device))
 
 
+def _picture(path: str, image: ImageSpec) -> Tensor:
+    """Return a picture file as `C x H x W` in [0, 1], resized and cropped as a `folder`'s images are."""
+    if image.channels not in (1, 3):
+        raise NotApplicableError(f"init: image gives 1 or 3 channels, these images have {image.channels}")
+    opened = open_resized(Path(path), image.size, "gray" if image.channels == 1 else "rgb")
+    pixels = np.array(opened, dtype=np.float32).reshape(image.size, image.size, image.channels)
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 255
+
+
 def _scale(observation: Observation) -> float:
     local = observation.knowledge.local_training
     if observation.update.kind == "gradient":
         return 1.0
-    return -local.lr * local.steps if local is not None else -1.0
+    return -local.reach if local is not None else -1.0
 
 
 def _check_unrolled(observation: Observation) -> None:

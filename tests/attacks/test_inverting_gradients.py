@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from attacks.catalog import InvertingGradientsConfig
+from attacks.catalog import IdlgConfig, InvertingGradientsConfig
+from attacks.idlg import Idlg
 from attacks.inverting_gradients import InvertingGradients
 from defenses.catalog import PruningConfig
 from defenses.pruning import Pruning
@@ -28,22 +29,34 @@ def test_it_recovers_a_colour_image_and_its_cost_falls():
     assert torch.equal(answer.labels, small.labels)
 
 
-@pytest.mark.parametrize("config", [{}, {"signed": False}, {"boxed": False}, {"decay": False}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"signed": False},
+        {"boxed": False},
+        {"decay": False},
+        {"optimizer": "sgd"},
+        {"tensors": "last", "tensor_count": 4},
+    ],
+)
 def test_it_follows_the_reference_loop(config):
-    """An independent loop: torch's Adam and MultiStepLR on 1 - cos + TV, the sign taken, then the box."""
+    """An independent loop: torch's step and MultiStepLR on 1 - cos + TV, the sign taken, then the box."""
     iterations, weight = 24, 1e-2
     settings = InvertingGradientsConfig(iterations=iterations, total_variation=weight, **config)
     small = SmallProblem(channels=3, n=2, know_labels=True)
     task = small.attack_task(settings)
     model = materialise(small.sent)
-    observed = torch.cat([small.update.tensors[name].flatten() for name, _ in model.named_parameters()])
+    matched = [name for name, _ in model.named_parameters()][-(settings.tensor_count or 0) :]
+    observed = torch.cat([small.update.tensors[name].flatten() for name in matched])
     x = torch.randn(2, 3, 16, 16, generator=task.streams.torch("first_guess", restart=0)).requires_grad_()
-    optimizer = torch.optim.Adam([x], lr=0.1)
+    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[settings.optimizer]([x], lr=0.1)
     stages = [iterations // 2.667, iterations // 1.6, iterations // 1.142] if settings.decay else []
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=stages, gamma=0.1)
     for _ in range(iterations):
         loss = F.cross_entropy(model(x), small.labels)
-        gradients = torch.autograd.grad(loss, model.parameters(), create_graph=True)
+        parameters = [model.get_parameter(name) for name in matched]
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True)
         cost = 1 - F.cosine_similarity(torch.cat([g.flatten() for g in gradients]), observed, dim=0)
         variation = F.l1_loss(x[..., 1:], x[..., :-1]) + F.l1_loss(x[..., 1:, :], x[..., :-1, :])
         (x.grad,) = torch.autograd.grad(cost + weight * variation, x)
@@ -71,14 +84,40 @@ def test_the_score_is_the_cost_of_the_returned_images_without_total_variation():
     assert answer.objective["matching"] == pytest.approx(cost, abs=1e-5)
 
 
-def test_the_best_restart_is_returned():
+@pytest.mark.parametrize("start", [{}, {"init": "mean", "init_jitter": 0.05}])
+def test_the_best_restart_is_returned(start):
     small = SmallProblem()
-    config = InvertingGradientsConfig(iterations=5, restarts=4, decay=False)
+    config = InvertingGradientsConfig(iterations=5, restarts=4, decay=False, **start)
     answer, snapshots = solve(small, config)
-    ends = [s.objective["matching"] for s in snapshots[config.iterations :: config.iterations + 1]]
-    assert len(ends) == 4
-    assert len(set(ends)) == 4
-    assert answer.objective["matching"] == min(ends)
+    ends = {s.restart: s.objective["matching"] for s in snapshots}  # the last of each
+    assert list(ends) == [0, 1, 2, 3]
+    assert len(set(ends.values())) == 4
+    assert answer.objective["matching"] == min(ends.values())
+
+
+def test_the_total_is_what_is_minimised():
+    config = InvertingGradientsConfig(iterations=3, total_variation=0.5)
+    answer, snapshots = solve(SmallProblem(), config)
+    for terms in (answer.objective, snapshots[0].objective):
+        assert terms["total"] == pytest.approx(terms["matching"] + 0.5 * terms["total_variation"])
+
+
+def test_lbfgs_with_the_euclidean_cost_is_dlg_with_the_labels_read():
+    """The baseline of the reference implementation, without its total variation."""
+    small = SmallProblem()
+    config = InvertingGradientsConfig(
+        cost="l2", optimizer="lbfgs", total_variation=0, signed=False, boxed=False, decay=False, iterations=5
+    )
+    answer, _ = solve(small, config)
+    baseline = next(Idlg().solve([small.attack_task(IdlgConfig(iterations=5))], small.env()))
+    assert torch.equal(answer.images, baseline.images)
+
+
+@pytest.mark.parametrize("cost", ["l1", "l2", "cosine_per_tensor"])
+def test_other_costs_recover_an_image_too(cost):
+    answer, snapshots = solve(SmallProblem(), InvertingGradientsConfig(iterations=200, cost=cost))
+    assert psnr_db(answer.images, SmallProblem().images) > 14
+    assert answer.objective["matching"] < snapshots[0].objective["matching"] / 3
 
 
 def test_restarts_that_did_not_run_are_never_chosen():

@@ -1,3 +1,6 @@
+import itertools
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -111,6 +114,61 @@ def test_positives_of_a_batch_are_counted_per_output():
     assert torch.equal(positive_counts(bias, 4, probabilities), torch.tensor([3, 1, 2]))
     inferred = infer(HeadGradient(None, bias), Task("multilabel", 3), 4, Expected(probabilities, None, True))
     assert torch.equal(inferred.sum(0), labels.sum(0))
+
+
+SIGMOID = [Task("binary", 2), Task("multilabel", 6)]
+
+
+class HeadOnly:
+    """The head's gradient of sigmoid cross-entropy, by plain autograd, on non-negative features."""
+
+    def __init__(self, task, *, n, seed):
+        generator = torch.Generator().manual_seed(seed)
+        head = nn.Linear(32, task.outputs)
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / 32**0.5)
+        base = torch.rand(32, generator=generator)  # features of images of one kind are alike
+        features = (base + 0.1 * torch.randn(n + 64, 32, generator=generator)).relu()
+        own, private = features[:64], features[64:]
+        self.labels = torch.randint(2, (n, task.outputs), generator=generator).float()
+        loss = nn.functional.binary_cross_entropy_with_logits(head(private), self.labels)
+        weight, bias = torch.autograd.grad(loss, [head.weight, head.bias])
+        self.with_bias, self.without = HeadGradient(weight, bias), HeadGradient(weight, None)
+        with torch.no_grad():
+            probabilities = head(own).sigmoid().mean(0)
+        self.expected = Expected(probabilities, own.sum(1).mean(), non_negative=True)
+
+
+@pytest.mark.parametrize("task", SIGMOID)
+def test_sigmoid_labels_of_one_image_are_certain_with_and_without_a_bias(task):
+    for seed in range(200):
+        case = HeadOnly(task, n=1, seed=seed)
+        for head in (case.with_bias, case.without):
+            assert torch.equal(infer(head, task, 1, case.expected), case.labels)
+
+
+@pytest.mark.parametrize("task", SIGMOID)
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_positives_of_a_batch_are_nearly_always_counted_right(task, n):
+    hits = {"with_bias": 0, "without": 0}
+    for seed, name in itertools.product(range(100), hits):
+        case = HeadOnly(task, n=n, seed=seed)
+        counts = infer(getattr(case, name), task, n, case.expected).sum(0)
+        hits[name] += int(torch.equal(counts, case.labels.sum(0)))
+    assert hits["with_bias"] >= 95
+    assert hits["without"] >= 85
+
+
+@pytest.mark.parametrize("task", [MULTICLASS, *SIGMOID])
+def test_labels_are_read_where_only_the_head_was_trained(task):
+    """Frozen body: the update holds the head's tensors alone."""
+    for seed in range(5):
+        small = SmallProblem(seed=seed, task=task, model={"convs": 2})
+        whole = problem_of(small)
+        head = {name: t for name, t in whole.observed.items() if name.startswith("head.")}
+        assert 0 < len(head) < len(whole.observed)
+        assert torch.equal(replace(whole, observed=head).inferred_labels(), small.labels)
 
 
 class HeadFirst(nn.Module):

@@ -1,10 +1,22 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.objectives import cosine, l2, squared_norm, total_variation
+from attacks.objectives import (
+    TensorChoice,
+    cosine,
+    cosine_per_tensor,
+    l1,
+    l2,
+    squared_norm,
+    total_variation,
+)
+
+ORDER = ["conv.weight", "conv.bias", "head.weight"]
 
 
 def pair(seed, scale=1.0):
@@ -31,6 +43,51 @@ def test_costs_equal_those_of_one_concatenated_vector(seed, scale):
     expected = 1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
     assert float(cosine(dummy, observed)) == pytest.approx(expected, abs=1e-6)
     assert float(squared_norm(dummy)) == pytest.approx((a**2).sum(), rel=1e-5)
+    assert float(l1(dummy, observed)) == pytest.approx(np.abs(a - b).sum(), rel=1e-5)
+
+
+def test_cosine_per_tensor_sums_over_tensors():
+    dummy, observed = pair(3)
+    expected = 0.0
+    for name, tensor in observed.items():
+        a, b = (t.double().numpy().ravel() for t in (dummy[name], tensor))
+        expected += 1 - a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+    assert float(cosine_per_tensor(dummy, observed)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("weighting", ["linear", "exp"])
+def test_weights_count_each_tensor_as_scaling_it_would(weighting):
+    """A weight w multiplies squares and products: the same as tensors times sqrt(w)."""
+    dummy, observed = pair(4)
+    weights = TensorChoice(weighting=weighting).weights(ORDER)
+    expected = {"linear": [1, 2 / 3, 1 / 3], "exp": [1, math.exp(-1), math.exp(-2)]}[weighting]
+    assert list(weights.values()) == pytest.approx(expected)
+    scaled = [{k: t * weights[k] ** 0.5 for k, t in tensors.items()} for tensors in (dummy, observed)]
+    for cost in (l2, cosine):
+        assert float(cost(dummy, observed, weights)) == pytest.approx(float(cost(*scaled)), rel=1e-5)
+    linear = [{k: t * weights[k] for k, t in tensors.items()} for tensors in (dummy, observed)]
+    assert float(l1(dummy, observed, weights)) == pytest.approx(float(l1(*linear)), rel=1e-5)
+    each = {k: float(cosine({k: dummy[k]}, {k: observed[k]})) for k in ORDER}
+    assert float(cosine_per_tensor(dummy, observed, weights)) == pytest.approx(
+        sum(weights[k] * cost for k, cost in each.items()), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("which", "number", "names"),
+    [
+        ("all", None, ["head.weight", "conv.bias", "conv.weight"]),
+        ("first", 2, ["conv.bias", "conv.weight"]),
+        ("last", 1, ["head.weight"]),
+        ("last", 2, ["head.weight", "conv.bias"]),
+        ("largest", 1, ["conv.bias"]),
+        ("largest", 9, ["head.weight", "conv.bias", "conv.weight"]),
+    ],
+)
+def test_tensors_are_chosen_in_the_models_order_and_not_the_updates(which, number, names):
+    norms = {"head.weight": 2.0, "conv.bias": 3.0, "conv.weight": 1.0}
+    observed = {name: torch.full((4,), norm) for name, norm in norms.items()}
+    assert list(TensorChoice(which, number).chosen(observed, ORDER)) == names
 
 
 def test_only_observed_tensors_are_matched():

@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from skimage.transform import resize
 
 from attacks.catalog import InvertingGradientsConfig
 from attacks.objectives import cosine, l2, total_variation
@@ -139,6 +141,31 @@ def test_first_guesses_name_neither_defense_nor_attack():
     assert not problem.first_guess("zeros", 0).any()
     mean = small.image.denormalise(problem.first_guess("mean", 0))
     torch.testing.assert_close(mean, problem.task.public.mean_image.expand(2, 1, 16, 16))
+
+
+def test_a_picture_is_a_first_guess(tmp_path):
+    """A gray ramp of 40 x 60 pixels: the middle 40 x 40, halved."""
+    ramp = np.broadcast_to(np.arange(60, dtype=np.uint8) * 4, (40, 60))
+    path = tmp_path / "ramp.png"
+    Image.fromarray(ramp).save(path)
+    for channels in (1, 3):
+        small = SmallProblem(n=2, channels=channels)
+        problem = problem_of(small)
+        guess = small.image.denormalise(problem.first_guess("image", 0, image=str(path)))
+        columns = torch.from_numpy(resize(ramp[:, 10:50] / 255, (16, 16), order=1, anti_aliasing=True))
+        expected = columns.float().expand(2, channels, 16, 16)
+        torch.testing.assert_close(guess, expected, atol=0.02, rtol=0)
+
+
+def test_jitter_makes_every_image_of_every_restart_differ():
+    problem = problem_of(SmallProblem(n=40))
+    mean = problem.first_guess("mean", 0)
+    noise = [problem.first_guess("mean", restart, jitter=0.05) - mean for restart in (0, 1)]
+    assert not torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise[0][0], noise[0][1])
+    for each in noise:
+        assert float(each.std()) == pytest.approx(0.05, rel=0.02)
+        assert abs(float(each.mean())) < 1e-3
 
 
 def test_a_gradient_cannot_be_unrolled():
