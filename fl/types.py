@@ -234,13 +234,15 @@ class Observation:
     def n_images(self) -> int:
         """How many images are behind the last round's update, as far as the adversary can tell.
 
-        A delta reports all images of its client; where its local steps are known, they take no more than
-        their batches hold.
+        Known labels tell. Else a delta reports all images of its client; where its local steps are known,
+        they take no more than their batches hold.
 
         Raises:
             ValueError: If no update is visible there.
         """
-        update, local = self.update, self.knowledge.local_training
+        update, labels, local = self.update, self.knowledge.labels, self.knowledge.local_training
+        if labels is not None:
+            return len(labels)
         if update.kind == "gradient" or local is None:
             return update.n_images
         return min(update.n_images, local.steps * local.batch_size * max(len(self.clients), 1))

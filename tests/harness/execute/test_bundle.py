@@ -14,7 +14,7 @@ from attacks.catalog import MEAN_IMAGE
 from fl.specs import Config
 from harness.execute.bundle import solve_bundle
 from harness.execute.federate import run_federation
-from harness.execute.results import TrialResult, load_result, result_key, store_result
+from harness.execute.results import PICTURES, TrialResult, load_result, result_key, store_result
 from harness.execute.work import BundleItem, FederationItem, Usage
 from harness.plan.keys import federation_key
 
@@ -29,7 +29,8 @@ def stored(shop, trial):
     """A trial's result, but for what it cost, as text: null equals null, and every bit counts."""
     result = asdict(load_result(shop.store, trial.trial_id))
     del result["usage"]
-    pictures = [row.pop("png") for table in ("reconstructions", "traces") for row in result[table]]
+    rows = [row for table in ("reconstructions", "traces") for row in result[table]]
+    pictures = [row.pop(name) for row in rows for name in sorted(PICTURES & row.keys())]
     return json.dumps(result, sort_keys=True), pictures
 
 
