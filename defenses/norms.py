@@ -23,9 +23,10 @@ def gradient_unit(context: ClientContext) -> float:
 def observed_gradient_unit(observation: Observation) -> float:
     """Return `gradient_unit` as the adversary knows it.
 
-    A gradient inferred from two checkpoints is a delta divided by its reach (`fl.parameter_difference`), which
-    momentum makes longer than the path of plain SGD. The unit is 1 where the adversary does not know the local
-    training: it then takes a gradient for the update, whose direction alone is right (`attacks.problem`).
+    A gradient inferred from two checkpoints is a delta divided by its reach (`fl.parameter_difference`),
+    which momentum makes longer than the path of plain SGD. The unit is 1 where the adversary does not know
+    the local training: it then takes a gradient for the update, whose direction alone is right
+    (`attacks.problem`).
     """
     local = observation.knowledge.local_training
     if local is None:

@@ -15,10 +15,10 @@ needs; importing this module or calling it does not import torch.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,7 +120,7 @@ def _document(observation: Observation, secret: Secret | None) -> Document:
         task=TaskSection(kind=observation.task.kind, classes=observation.task.classes),
         image=ImageSection(channels=image.channels, size=image.size, mean=image.mean, std=image.std),
         model=ModelSection(name=architecture.name, config=dict(architecture.config)),
-        local_training=None if local is None else LocalTrainingSection(**dataclasses.asdict(local)),
+        local_training=None if local is None else LocalTrainingSection(**asdict(local)),
         rounds=tuple(
             RoundSection(
                 round=view.round,
@@ -205,10 +205,17 @@ def _problems(observation: Observation) -> Iterator[str]:
     yield from _misfits("knowledge.batch_norm.", statistics, expected, whole=False)
     labels, task = observation.knowledge.labels, observation.task
     if labels is not None and update is not None:
-        single = (observation.n_images,)
+        single = (_images_behind(observation, update, len(labels)),)
         shape = single if task.kind == "multiclass" else (*single, task.outputs)
         if tuple(labels.shape) not in {shape, (*single, task.outputs)}:
             yield f"knowledge.labels: expected shape {shape}, got {tuple(labels.shape)}"
+
+
+def _images_behind(observation: Observation, update: Update, labelled: int) -> int:
+    """How many labels there should be; of a mean of deltas only that they are no more than the images."""
+    if observation.kind == "aggregate" and update.kind == "delta":
+        return min(labelled, update.n_images)
+    return replace(observation, knowledge=replace(observation.knowledge, labels=None)).n_images
 
 
 def _misfits(prefix: str, tensors: Tensors, expected: Tensors, *, whole: bool) -> Iterator[str]:

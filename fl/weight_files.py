@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +44,7 @@ def fitted(path: Path, weights: Tensors, expected: Tensors, *, by_order: bool = 
         by_order: Pair tensors in the order of the file and of the model instead of by name.
 
     Raises:
-        RecordedObservationError: If names or shapes differ.
+        RecordedObservationError: If names or shapes differ, or a number is not finite.
     """
     if by_order:
         weights = _renamed(path, weights, expected)
@@ -64,6 +63,8 @@ def fitted(path: Path, weights: Tensors, expected: Tensors, *, by_order: bool = 
                 f"{path}: {name}: expected shape {tuple(like.shape)}, got {tuple(tensor.shape)}; is it the "
                 "same architecture, image size, number of channels and number of classes?"
             )
+        if not tensor.isfinite().all():
+            raise RecordedObservationError(f"{path}: {name}: expected finite numbers, got NaN or infinity")
         fit[name] = tensor.to(like.dtype)
     return fit
 
@@ -101,19 +102,27 @@ def _torch(path: Path) -> Mapping[str, Tensor]:
 
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except OSError:
+        raise
+    except Exception as error:  # whatever the bytes of another kind of file lead an unpickler to
         raise RecordedObservationError(
-            f"{path}: expected tensors saved by torch.save, and no code to run: {first}"
+            f"{path}: expected tensors and plain containers saved by torch.save, and no code to run "
+            f"({type(error).__name__})"
         ) from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping) or not all(isinstance(t, torch.Tensor) for t in loaded.values()):
+    if not isinstance(loaded, Mapping) or not all(_is_named_tensor(*entry) for entry in loaded.items()):
         raise RecordedObservationError(
             f"{path}: expected a state dict, or a mapping with one under 'state_dict', got "
             f"{type(loaded).__name__}"
         )
     return loaded
+
+
+def _is_named_tensor(name: object, value: object) -> bool:
+    import torch
+
+    return isinstance(name, str) and isinstance(value, torch.Tensor)
 
 
 def _renamed(path: Path, weights: Tensors, expected: Tensors) -> dict[str, Tensor]:

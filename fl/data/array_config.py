@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from fl.data.array_sets import ArraySet
-from fl.data.config import DataConfig
+from fl.data.config import DataConfig, Root
 
 
 class ArrayConfig(DataConfig):
     """Base of these configurations: their identity is the content of the files, not where they lie."""
 
-    root: str | None = Field(
+    root: Root | None = Field(
         None,
-        min_length=1,
         description="folder of the download; by default LEAKBENCH_DATA, or data in the cache folder",
     )
-
-    @field_validator("root")
-    @classmethod
-    def _no_null_character(cls, path: str | None) -> str | None:
-        if path is not None and "\0" in path:
-            raise ValueError("expected a path, got a text with a null character")
-        return path
 
     @property
     def facts(self) -> ArraySet:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal, NamedTuple
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from fl.cards import PARTS
 from fl.data.table_labels import Label
@@ -14,6 +15,27 @@ from fl.specs import Config, added_later
 Labels = tuple[int, ...] | None
 Fit = Literal["crop", "stretch"]
 FIT = "how an image becomes a square; crop: shorter side resized, centre kept; stretch: both sides resized"
+
+
+def _without_null(path: str) -> str:
+    if "\0" in path:
+        raise ValueError("expected a path, got a text with a null character")
+    return path
+
+
+def _in_a_known_home(path: str) -> str:
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"expected a path, got {path!r}, a home folder that is not known here") from None
+    return path
+
+
+UserPath = Annotated[str, Field(min_length=1), AfterValidator(_without_null)]
+"""A path as the user wrote it."""
+
+Root = Annotated[UserPath, AfterValidator(_in_a_known_home)]
+"""A folder as the user wrote it; `~` stands for a home folder."""
 
 
 class Constants(NamedTuple):

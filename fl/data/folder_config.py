@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from fl.data.config import FIT, DataConfig, Fit
+from fl.data.config import FIT, DataConfig, Fit, Root, UserPath
 from fl.data.split import Shares
 from fl.data.table_labels import Uncertain
 from fl.specs import Config, TaskKind, added_later
@@ -36,10 +36,10 @@ class FolderSplit(Config):
 class FolderConfig(DataConfig):
     """Configuration of `folder`: its identity is the content of the files, not where they lie."""
 
-    root: str = Field(
-        min_length=1, description="folder with a folder of images per class, or with the CSV's images"
+    root: Root = Field(description="folder with a folder of images per class, or with the CSV's images")
+    csv: UserPath | None = Field(
+        None, description="table of the images, relative to root; None: class folders"
     )
-    csv: str | None = Field(None, description="table of the images, relative to root; None: class folders")
     path_column: str = Field("path", description="csv: image file, relative to root")
     label_column: str = Field("label", description="csv: class; binary: 0 or 1")
     task: TaskKind = added_later(
@@ -66,13 +66,6 @@ class FolderConfig(DataConfig):
     channels: Literal["gray", "rgb"] = "rgb"
     split: FolderSplit = Field(default_factory=FolderSplit, description="share of each part")
     public: bool = Field(False, description="whether these images may be shown and stored in the open")
-
-    @field_validator("root", "csv")
-    @classmethod
-    def _no_null_character(cls, path: str | None) -> str | None:
-        if path is not None and "\0" in path:
-            raise ValueError("expected a path, got a text with a null character")
-        return path
 
     @model_validator(mode="after")
     def _columns_belong_to_the_csv(self) -> FolderConfig:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from fl.data.config import FIT, DataConfig, Fit
+from fl.data.config import FIT, DataConfig, Fit, Root
 from fl.data.roots import data_root
 from fl.data.split import Shares
 from fl.data.table_labels import Label
@@ -66,20 +66,13 @@ class ReleaseConfig(DataConfig):
     hashed: ClassVar[bool] = False
     regions: ClassVar[bool] = False
 
-    root: str | None = Field(
-        None, min_length=1, description="folder of the release; by default that of its name in LEAKBENCH_DATA"
+    root: Root | None = Field(
+        None, description="folder of the release; by default that of its name in LEAKBENCH_DATA"
     )
     size: int = Field(224, ge=8, le=1024, description="side in pixels")
     fit: Fit = Field("crop", description=FIT)
     channels: Literal["gray", "rgb"] = "rgb"
     limit: PartLimits = Field(default_factory=PartLimits, description="at most so many images of each part")
-
-    @field_validator("root")
-    @classmethod
-    def _no_null_character(cls, path: str | None) -> str | None:
-        if path is not None and "\0" in path:
-            raise ValueError("expected a path, got a text with a null character")
-        return path
 
     @property
     @abstractmethod

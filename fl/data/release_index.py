@@ -212,8 +212,19 @@ def _first(images: Sequence[ReleaseImage], limit: int) -> list[ReleaseImage]:
     return sorted(sorted(images, key=lambda image: digest(image.name))[:limit])
 
 
+def _refuse_unknown_labels(config: ReleaseConfig) -> None:
+    classes = config.learned.classes
+    for part in PARTS:
+        unknown = [label for label in config.labels(part) or () if label >= classes]
+        if unknown:
+            raise UsageError(
+                f"{config.name}: {part}_labels: expected labels of 0 to {classes - 1}, got {unknown[0]}"
+            )
+
+
 def _summarise(config: ReleaseConfig) -> Summary:
     images = list_images(config)
+    _refuse_unknown_labels(config)
     hashed = hashlib.sha256()
     for image in images:
         hashed.update(canonical_json(image).encode() + b"\n")

@@ -160,7 +160,7 @@ def _data_facts(card: DataCard[Any]) -> dict[str, Any]:
     try:
         info = card.describe(config)
     except BenchError as error:
-        return {**facts, "holds": str(error)}
+        return {**facts, "problem": str(error)}
     return {
         **facts,
         "task": f"{info.task.kind}, {info.task.classes} classes",

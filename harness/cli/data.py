@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fl.cards import DataCard
-from fl.errors import DataUnavailableError, UnknownPluginError, UsageError
+from fl.errors import BenchError, DataUnavailableError, UnknownPluginError, UsageError
 from harness.cli.cards import card_facts, default_config
 from harness.cli.fetching import asset_facts, download_data, fetch_with_progress
 from harness.cli.output import console, emit_json, json_option, table
@@ -110,7 +110,9 @@ def _available(card: DataCard[Any]) -> str:
         _refuse_absent(card)
     except DataUnavailableError:
         return f"bench data {'fetch' if card.download else 'show'} {card.name}"
-    return "yes"
+    except BenchError:  # the files are here, but something is wrong with them
+        return f"bench data show {card.name}"
+    return "yes" if default_config(card) else f"bench data show {card.name}"
 
 
 def _refuse_absent(card: DataCard[Any]) -> None:

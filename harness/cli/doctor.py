@@ -8,7 +8,7 @@ import click
 
 from harness.cli.output import console, emit_json, json_option
 
-MARKS = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "problem": "[red]problem[/red]"}
+COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 @click.command("doctor", short_help="Check this machine: what works, what is missing, how to get it.")
@@ -36,7 +36,8 @@ def command(results: str, ray: bool, as_json: bool) -> int:
         found.append(finding)
         if not as_json:
             advice = f" -> {finding.advice}" if finding.advice else ""
-            out.print(f"{MARKS[finding.verdict]:<26} {finding.check:<14} {escape(finding.found + advice)}")
+            verdict = f"[{COLOURS[finding.verdict]}]{finding.verdict:<9}[/]"
+            out.print(f"{verdict}{finding.check:<15}{escape(finding.found + advice)}")
     if as_json:
         emit_json([finding._asdict() for finding in found])
     return int(any(finding.verdict == "problem" for finding in found))

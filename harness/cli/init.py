@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fl.errors import UsageError
+from harness.config.settings import NAME
 
 if TYPE_CHECKING:
     from fl.cards import DataInfo
@@ -47,7 +48,7 @@ def command(file: str, template: str | None, images: str | None, force: bool) ->
     target = Path(file)
     if target.exists() and not force:
         raise UsageError(f"expected a new file, got {file}, which exists; --force replaces it")
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", target.stem):
+    if not re.fullmatch(NAME, target.stem):
         raise UsageError(f"expected a file name of letters, digits, '.', '_' and '-', got {target.name!r}")
     values = {"name": target.stem}
     if images is not None:
@@ -55,8 +56,11 @@ def command(file: str, template: str | None, images: str | None, force: bool) ->
     text = files("harness.cli").joinpath("templates", f"{template}.yaml").read_text(encoding="utf-8")
     for key, value in values.items():
         text = text.replace(f"{{{key}}}", value)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text, encoding="utf-8")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be written: {error.strerror}") from error
     click.echo(f"wrote {file} ({TEMPLATES[template].partition(';')[0]})")
     click.echo(f"next: bench plan {file}, then bench run {file}")
 
@@ -70,17 +74,17 @@ def _of_images(folder: Path) -> dict[str, str]:
     import json
 
     info, size = _described(folder)
-    if info.images["private"] < 2:
+    if info.images["private"] < 4:
         raise UsageError(
-            f"{folder}: expected at least 2 images in the private part, got {info.images['private']} of "
+            f"{folder}: expected at least 4 images in the private part, got {info.images['private']} of "
             f"{sum(info.images.values())} images"
         )
     counts = ", ".join(f"{count} {part}" for part, count in info.images.items())
     click.echo(f"{folder}: {info.task.classes} classes; {counts}")
     return {
-        "root": json.dumps(str(folder)),
         "size": str(size),
         "clients": str(min(info.images["private"] // 2, 10)),
+        "root": json.dumps(str(folder), ensure_ascii=False),  # last: it may hold anything, such as {size}
     }
 
 

@@ -23,7 +23,11 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 SWEEP: Schema = {"$ref": "#/$defs/sweep"}
 NUMBER: Schema = {"type": "number"}
-PLUGIN_SECTIONS = ("data", "public", "model", "defense", "attack")
+NAMED = (
+    *("data", "public", "model", "defense", "attack"),
+    *(r"federation\.partition", r"federation\.schedule", r"threat_model\.manipulation"),
+)
+"""What has a name that decides which options there are; below it, every dotted path is let pass."""
 DESCRIPTIONS = {
     "data": "data set whose private part is dealt out to the clients",
     "public": "another data set whose public part is the attacker's",
@@ -64,9 +68,9 @@ def matrix_schema(plugins: Plugins) -> Schema:
     defs |= {f"value.{key}": value for key, value in values.items()}
     defs["sweep"] = _sweep()
     cell = {key: {"$ref": f"#/$defs/value.{key}"} for key in values}
-    defs["cell"] = _mapping({**cell, "noise_budget": _budget()}, free=PLUGIN_SECTIONS)
+    defs["cell"] = _mapping({**cell, "noise_budget": _budget()}, free=NAMED)
     axes = {key: _axis(value) for key, value in cell.items()}
-    defs["axes"] = _mapping(axes, free=PLUGIN_SECTIONS, free_value=_axis({}))
+    defs["axes"] = _mapping(axes, free=NAMED, free_value=_axis({}))
     return {"$schema": DIALECT, **_document(refs, axes, cards), "$defs": dict(sorted(defs.items()))}
 
 
@@ -79,7 +83,7 @@ def _document(refs: Mapping[Any, Schema], axes: Schema, cards: Mapping[str, list
         "noise_budget": _mapping({card.name: _budget() for card in cards["defense"]}),
         "zip": {"anyOf": [together, {"type": "array", "items": together}]},
     }
-    matrix = _mapping({**axes, **extra}, free=PLUGIN_SECTIONS, free_value=_axis({}))
+    matrix = _mapping({**axes, **extra}, free=NAMED, free_value=_axis({}))
     seed = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED}
     rules = {
         "type": "object",

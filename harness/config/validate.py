@@ -55,6 +55,8 @@ def _report(model: type[BaseModel], node: Node, errors: Sequence[ErrorDetails], 
     """Add one problem per place; a value that fits no member of a union is one mistake, not several."""
     places: dict[Mark, list[str]] = {}
     for error in errors:
+        if error["type"] == "too_short" and _spoilt_inside(error["loc"], errors):
+            continue
         mark = _locate(node, error["loc"], missing=error["type"] == "missing")
         message = _message(model, error)
         messages = places.setdefault(mark, [])
@@ -62,6 +64,11 @@ def _report(model: type[BaseModel], node: Node, errors: Sequence[ErrorDetails], 
             messages.append(message)
     for mark, messages in places.items():
         problems.add(mark, _joined(messages))
+
+
+def _spoilt_inside(loc: Location, errors: Sequence[ErrorDetails]) -> bool:
+    """Return whether entries of the list at `loc` are wrong; pydantic counts only those that are not."""
+    return any(len(error["loc"]) > len(loc) and error["loc"][: len(loc)] == loc for error in errors)
 
 
 def _locate(node: Node, loc: Location, *, missing: bool) -> Mark:

@@ -14,7 +14,7 @@ from fl.parameter_difference import returned_model
 from fl.weight_files import write_weights
 from harness.execute.lane import single_thread
 from harness.execute.materials import Materials
-from harness.plan.stored_specs import read_spec
+from harness.plan.stored_specs import plugins_with_files, read_spec
 from harness.store.artifacts import ArtifactStore
 from harness.store.experiment import Experiment
 
@@ -40,7 +40,9 @@ def find_trial(folder: Path, prefix: str) -> TrialSpec:
             f"expected the beginning of one trial's id in {folder}, got {prefix!r}: {what} match"
         )
     row: Any = experiment.row(found[0])
-    return read_spec(row["spec"])
+    manifest = _manifest(experiment)
+    matrices = [run["matrix"] for run in (manifest, *manifest["history"])]
+    return read_spec(row["spec"], known=[plugin for run in matrices for plugin in plugins_with_files(run)])
 
 
 def record_trial(folder: Path, spec: TrialSpec, output: Path, *, secret: bool) -> list[Path]:
@@ -86,11 +88,15 @@ def _write_pair(target: Path, spec: TrialSpec, seen: Seen) -> None:
     write_weights(target / RETURNED, returned_model(sent, observation.update, lr=lr))
 
 
-def _materials(folder: Path) -> Materials:
-    manifest = Experiment.open(folder).manifest()
+def _manifest(experiment: Experiment) -> dict[str, Any]:
+    manifest = experiment.manifest()
     if manifest is None:
-        raise StoreError(f"{folder}: expected the folder of an experiment, got one without a manifest")
-    chosen = manifest["matrix"].get("store") or {}
+        raise StoreError("expected the folder of an experiment, got one without a manifest")
+    return manifest
+
+
+def _materials(folder: Path) -> Materials:
+    chosen = _manifest(Experiment.open(folder))["matrix"].get("store") or {}
     artifacts = ArtifactStore(chosen.get("uri") or folder / "artifacts")
     private = ArtifactStore(chosen.get("private_uri") or folder / "private")
     return Materials(artifacts, private, torch.device("cpu"))

@@ -295,3 +295,19 @@ def test_protected_batches_go_beside_the_observation(make_federation):
     assert target.clients == (0, 1)
     assert torch.equal(seen.protected[:4], clean[:4] / 2)
     assert torch.equal(seen.protected[4:], clean[4:])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [([3, 40], {"local_steps": 2}), ([8, 40], {"local_steps": 1, "batch_size": 1, "batch_sizes": [8, 4]})],
+)
+def test_known_labels_tell_how_many_images_are_behind_a_mean_of_unlike_clients(
+    sizes, options, make_data, make_federation
+):
+    partition = {"name": "sizes", "sizes": sizes}
+    federation = make_federation(
+        data=make_data(images=48), algorithm="fedavg", clients=2, partition=partition, **options
+    )
+    _, seen = first(federation, ObserveSpec(kind="aggregate", clients=2), knowing(labels="known"))
+
+    assert seen.observation.n_images == len(seen.secret.image_ids) == len(seen.observation.knowledge.labels)

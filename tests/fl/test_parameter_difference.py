@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from defenses.catalog import FixedStepConfig
+from defenses.fixed_step import FixedStep
 from fl.observe import candidates, draw_targets, observe
 from fl.parameter_difference import infer_gradient, returned_model
 from fl.specs import KnowledgeSpec, ObserveSpec, ThreatModel
@@ -137,3 +139,17 @@ def test_signs_zeros_and_exact_numbers():
     assert not torch.signbit(infer_gradient(sent, sent, reach=-1.0)["w"]).any()
     delta = Update("delta", {"w": torch.tensor([-1.0, 0.0, 2.0])}, {}, 1)
     assert torch.equal(returned_model(sent, delta, lr=0.5)["w"], returned["w"])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("form", ["shared", "parameter_difference"])
+def test_an_adaptive_attacker_knows_the_step_of_a_rounded_delta(form, momentum, make_federation):
+    defense = FixedStep(FixedStepConfig(step=0.05))
+    options = {"algorithm": "fedavg", "local_steps": 4, "momentum": momentum, "lr": 0.1, "batch_size": 2}
+    federation = make_federation(defense=defense, **options)
+    start = federation.initial()
+    target = draw_targets(federation, ObserveSpec(form=form), 1)[0]
+    observation = observe(federation, {0: start}, target, ThreatModel(), form=form).observation
+    entries = torch.cat([tensor.flatten() for tensor in observation.update.tensors.values()])
+    smallest = entries[entries != 0].abs().min()
+    torch.testing.assert_close(defense.estimate(observation), smallest, rtol=1e-4, atol=0)

@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -275,3 +276,26 @@ def test_tensors_that_do_not_fit_are_refused(edit, reason, tamper):
 
     with pytest.raises(RecordedObservationError, match=f"{re.escape(str(path))}: .*{re.escape(reason)}"):
         read(path)
+
+
+@pytest.mark.parametrize(("labels", "fits"), [(11, True), (43, True), (44, False)])
+def test_a_mean_of_deltas_may_have_any_number_of_known_labels_up_to_its_images(
+    labels, fits, make_data, make_federation, tmp_path
+):
+    federation = make_federation(
+        data=make_data(images=48),
+        algorithm="fedavg",
+        local_steps=2,
+        clients=2,
+        partition={"name": "sizes", "sizes": [3, 40]},
+    )
+    [target] = draw_targets(federation, ObserveSpec(kind="aggregate", clients=2), 1)
+    observation = observe(federation, {0: federation.initial()}, target, KNOWS_ALL).observation
+    known = replace(observation.knowledge, labels=torch.zeros(labels, dtype=torch.int64))
+    path = tmp_path / "mean.safetensors"
+    write(path, replace(observation, knowledge=known))
+    if fits:
+        assert read(path)[0].n_images == labels
+    else:
+        with pytest.raises(RecordedObservationError, match=r"expected shape \(43,\), got \(44,\)"):
+            read(path)

@@ -93,8 +93,10 @@ def test_code_in_a_file_is_never_run(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.pt", b"", "expected tensors saved by torch"),
-        ("a.pt", b"no tensors at all", "expected tensors saved by torch"),
+        ("a.pt", b"", "saved by torch.save"),
+        ("a.pt", b"no tensors at all", "saved by torch.save"),
+        ("a.pt", b"hello world", "saved by torch.save"),
+        ("a.pt", b"a,b\n1,2\n", "saved by torch.save"),
         ("a.safetensors", b"no tensors at all", "expected a safetensors file"),
     ],
 )
@@ -104,8 +106,9 @@ def test_files_that_hold_something_else_are_refused(name, content, message, tmp_
         read_weights(tmp_path / name)
 
 
-def test_a_mapping_without_weights_is_refused(tmp_path):
-    torch.save({"epoch": 3}, tmp_path / "a.pt")
+@pytest.mark.parametrize("content", [{"epoch": 3}, {1: torch.ones(2)}])
+def test_a_mapping_without_weights_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "a.pt")
     with pytest.raises(RecordedObservationError, match="expected a state dict"):
         read_weights(tmp_path / "a.pt")
     with pytest.raises(RecordedObservationError, match="cannot be read"):
@@ -179,3 +182,10 @@ def test_twice_the_same_file_is_a_mistake(states, setting, tmp_path):
     sent = save(tmp_path / "a.pt", states[0])
     with pytest.raises(RecordedObservationError, match="got the same"):
         observation_of_pair(sent, sent, setting)
+
+
+def test_weights_that_are_not_finite_are_refused(states, setting, tmp_path):
+    broken = {**states[1], "head.bias": states[1]["head.bias"] * float("nan")}
+    sent, returned = (save(tmp_path / f"{i}.pt", s) for i, s in enumerate((states[0], broken)))
+    with pytest.raises(RecordedObservationError, match=r"1\.pt: head\.bias: expected finite numbers"):
+        observation_of_pair(sent, returned, setting)

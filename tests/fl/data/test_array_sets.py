@@ -210,6 +210,7 @@ def test_emnists_letters_are_counted_from_zero_and_its_images_stand_upright(writ
         ("medmnist/chestmnist", {"private_labels": [14]}, "labels of 0 to 13, got 14"),
         ("medmnist/pathmnist", {"resolution": 32}, "28, 64, 128 or 224"),
         ("svhn", {"root": "a\0b"}, "null character"),
+        ("svhn", {"root": "~nobody-of-this-name/a"}, "a home folder that is not known here"),
         ("svhn", {"root": ""}, "at least 1 character"),
         ("svhn", {"size": 7}, "greater than or equal to 8"),
     ],

@@ -129,6 +129,13 @@ def test_several_observations_are_multilabel(release, uncertain):
     assert found == {name: labels for name, labels in expected.items() if None not in labels}
 
 
+def test_a_part_is_narrowed_to_outputs_that_there_are(release):
+    dataset = release.load(observations=["Edema", "Fracture"], private_labels=[1])
+    assert dataset.part("private").labels[:, 1].eq(1).all()
+    text = release.problem(UsageError, observations=["Edema", "Fracture"], private_labels=[0, 2])
+    assert text == "chexpert: private_labels: expected labels of 0 to 1, got 2"
+
+
 def test_lateral_views(release):
     assert all("lateral" in name for name in all_ids(release.load(views="lateral")))
 

@@ -231,9 +231,10 @@ def test_an_image_in_two_parts(root):
         ),
         ({"channels": "grey"}, "'gray' or 'rgb'"),
         ({"csv": "a\0b"}, "null character"),
+        ({"root": "~nobody-of-this-name/a"}, "a home folder that is not known here"),
         ({"size": 0}, "greater than or equal to 8"),
     ],
 )
 def test_bad_options(options, text):
     with pytest.raises(ValidationError, match=re.escape(text)):
-        CARD.config(root="somewhere", **options)
+        CARD.config(**{"root": "somewhere", **options})

@@ -155,6 +155,7 @@ def test_an_empty_part_is_refused_only_where_it_matters(root):
     ("options", "text"),
     [
         ({"root": "a\0b"}, "null character"),
+        ({"root": "~nobody-of-this-name/a"}, "a home folder that is not known here"),
         ({"limit": {"public": 0}}, "greater than or equal to 1"),
         ({"limit": {"train": 5}}, "Extra inputs"),
     ],

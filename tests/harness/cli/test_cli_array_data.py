@@ -59,7 +59,7 @@ def test_missing_data_is_exit_2_with_the_command_that_gets_it(bench, tmp_path, n
 @pytest.mark.parametrize("name", ["cifar10", "medmnist/organamnist"])
 def test_a_card_is_shown_without_the_files(bench, name):
     shown = bench("data", "show", name, "--json").json
-    assert f"bench data fetch {name}" in shown["holds"]
+    assert f"bench data fetch {name}" in shown["problem"]
     assert shown["licence"]
     assert len(shown["classes"]) in (10, 11)
     assert bench("show", "data", name, "--json").json == shown == bench("show", name, "--json").json

@@ -53,6 +53,8 @@ def test_an_unwritable_cache_is_a_problem(bench, monkeypatch):
     (line,) = [line for line in done.out.splitlines() if " cache " in line]
     assert "problem" in line
     assert "LEAKBENCH_CACHE" in line
+    (other,) = [line for line in done.out.splitlines() if " python " in line]
+    assert other.index("python") == line.index("cache")  # whatever the verdict
 
 
 def test_an_index_that_does_not_answer_is_only_a_note(bench, monkeypatch):

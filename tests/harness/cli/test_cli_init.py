@@ -45,6 +45,32 @@ def test_the_folder_is_looked_at(bench, tmp_path, pictures):
     assert spec.federation.clients == 10
 
 
+@pytest.mark.parametrize("name", ["{size} of {name}", "Röntgen 🩻", 'a "b" # c: d'])
+def test_any_name_of_a_folder(bench, tmp_path, pictures, name):
+    pictures.rename(tmp_path / name)
+    assert bench("init", tmp_path / "study.yaml", "--images", tmp_path / name).code == 0
+    (spec, *_) = load_matrix(tmp_path / "study.yaml").expand()
+    assert spec.data.config.root == str(tmp_path / name)
+
+
+def test_too_few_images_for_the_targets_are_refused(bench, tmp_path, pictures):
+    for label, kept in (("healthy", 2), ("ill", 4)):
+        for path in sorted((pictures / label).iterdir())[kept:]:
+            path.unlink()
+    done = bench("init", tmp_path / "study.yaml", "--images", pictures)
+    assert done.code == 2
+    assert "expected at least 4 images in the private part, got 3 of 6 images" in done.err
+
+
+def test_a_place_that_cannot_be_written_is_told(bench, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for arguments in ((tmp_path / "file" / "study.yaml",), (tmp_path / "folder", "--force")):
+        done = bench("init", *arguments)
+        assert done.code == 2
+        assert "cannot be written" in done.err
+
+
 def test_what_it_wrote_runs(bench, tmp_path):
     bench("init", tmp_path / "study.yaml")
     done = bench(

@@ -45,7 +45,7 @@ def test_absent_files_are_not_fetched_but_explained(bench, tmp_path):
     assert f"expected its folder at {tmp_path / 'data' / 'chestxray'}" in found.err
     assert "get the COVID-19 Radiography Database" in found.err
     shown = bench("data", "show", "chestxray", "--json").json
-    assert "get the COVID-19 Radiography Database" in shown["holds"]
+    assert "get the COVID-19 Radiography Database" in shown["problem"]
 
 
 @pytest.mark.usefixtures("chests")
@@ -55,6 +55,19 @@ def test_files_in_their_place_are_told(bench):
     assert (found.code, "nothing to fetch" in found.out) == (0, True)
     shown = bench("data", "show", "chestxray", "--json").json
     assert shown["images_by_part"] == {"private": 16, "public": 8, "evaluation": 4, "test": 4}
+
+
+def test_one_damaged_set_does_not_hide_the_list(bench, tmp_path):
+    for table in ("train.csv", "valid.csv"):
+        (tmp_path / "data" / "chexpert").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "chexpert" / table).write_text("Path,No Finding\n")
+    assert availability(bench, "chexpert") == "bench data show chexpert"
+    assert availability(bench, "digits") == "yes"
+    assert "train.csv:1: expected a column" in bench("data", "show", "chexpert", "--json").json["problem"]
+
+
+def test_your_own_images_are_nowhere_until_you_say_where(bench):
+    assert availability(bench, "folder") == "bench data show folder"
 
 
 def test_a_plan_without_the_files_ends_with_2_and_the_place(bench, tmp_path):

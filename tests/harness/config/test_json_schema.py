@@ -64,6 +64,8 @@ def test_matrices_in_the_docs_fit(text, fits, tmp_path):
         "matrix: {attack: [dlg], federation.partition: [iid, {name: dirichlet, alpha: 0.5}]}",
         "matrix: {attack: [dlg], defense: [{chain: [clipping, gaussian], noise_budget: [1e-3]}]}",
         "matrix: {attack: [dlg], defense: [gaussian], noise_budget: {gaussian: auto}}",
+        "matrix: {attack: [dlg], federation.partition.name: [dirichlet], federation.partition.alpha: [1.0]}",
+        "matrix: {attack: [dlg]}\ninclude: [{attack: idlg, federation.schedule.name: cosine}]",
         "matrix: {attack: [dlg], threat_model.knowledge.labels: [known, unknown]}",
         "matrix: {zip: [{attack: [dlg, idlg]}, {model.convs: [2, 3], targets: [3, 4]}]}",
         "seeds: {range: [0, 3]}\nmatrix: {attack: [dlg]}",

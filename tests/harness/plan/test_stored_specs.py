@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fl.errors import UsageError
 from fl.specs import Recorded
-from harness.config.matrix import Matrix
-from harness.plan.stored_specs import read_spec
+from harness.config.matrix import Matrix, load_matrix
+from harness.plan.stored_specs import plugins_with_files, read_spec
 
 Load = Callable[[str], Matrix]
 TEXT = """\
@@ -43,3 +46,25 @@ def test_what_cannot_be_computed_again_is_said(short: Load) -> None:
         read_spec(newer.canonical)
     with pytest.raises(UsageError, match="another version"):
         read_spec(spec.canonical.replace('"algorithm"', '"algo"'))
+
+
+def test_paths_that_a_spec_leaves_out_come_from_the_experiment_s_matrix(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 20, 8, 8), dtype=np.uint8)
+    for name, images in zip("ab", pixels, strict=True):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / "images" / name / f"{number}.png")
+    (tmp_path / "m.yaml").write_text(
+        "version: 1\ndefaults: {model: lenet}\nmatrix:\n  attack: [random_guess]\n"
+        f"  data: [digits, {{name: folder, size: 8, root: {tmp_path / 'images'}}}]\n"
+    )
+    matrix = load_matrix(tmp_path / "m.yaml")
+    known = plugins_with_files(matrix.document)
+    spec = list(matrix.expand())[1]
+    assert str(tmp_path) not in spec.canonical
+    assert read_spec(spec.canonical, known=known) == spec
+
+    (tmp_path / "images").rename(tmp_path / "moved")
+    assert plugins_with_files(matrix.document) == []
+    with pytest.raises(UsageError, match="the files of its data set are not"):
+        read_spec(spec.canonical)
