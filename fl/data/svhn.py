@@ -32,7 +32,8 @@ class Svhn:
 
     def labels(self, files: Files, part: str) -> Labels:
         """Return the N digits."""
-        return _variable(files[0], "y").astype(np.int64).reshape(-1) % 10
+        labels = _variable(files[0], "y").astype(np.int64).reshape(-1)
+        return np.where(labels == 10, 0, labels)
 
     def images(self, files: Files, part: str) -> Images:
         """Return the images, `N x H x W x 3`."""

@@ -247,6 +247,16 @@ def test_damaged_svhn_files_are_named(write_set, name):
         written.describe()
 
 
+def test_svhn_labels_beyond_its_ten_are_refused(write_set):
+    written = write_set("svhn")
+    path = written.root / "test_32x32.mat"
+    content = scipy.io.loadmat(path)
+    content["y"][3] = 14
+    scipy.io.savemat(path, {name: content[name] for name in ("X", "y")})
+    with pytest.raises(DataUnavailableError, match=rf"{path}: expected labels .* from 0 to 9, got .* to 14"):
+        written.describe()
+
+
 def test_damaged_medmnist_files_are_named(write_set, tmp_path):
     written = write_set("medmnist/breastmnist")
     (path,) = (path for path in written.files() if path.suffix == ".npz")
