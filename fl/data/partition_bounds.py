@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fl.specs import ByPatient, Dirichlet, Partition, Shards, Sizes
+from fl.specs import ByPatient, Dirichlet, Partition, Shards, Sizes, TaskKind
 
 
 def images_held(partition: Partition, images: int) -> int:
@@ -33,6 +33,17 @@ def smallest_client(partition: Partition, images: int, clients: int, groups: int
 def spreads(partition: ByPatient, clients: int, groups: int) -> bool:
     """Return whether images of one patient are spread over clients, there being too few patients."""
     return partition.allow_overlap and groups < clients
+
+
+def without_classes(partition: Partition, kind: TaskKind) -> str | None:
+    """Return why images of several labels each cannot be dealt out by class, or None."""
+    by_class = isinstance(partition, Dirichlet | Shards) or (
+        isinstance(partition, Sizes) and partition.balanced
+    )
+    if kind != "multilabel" or not by_class:
+        return None
+    own = "balanced: true" if isinstance(partition, Sizes) else f"partition: {partition.name}"
+    return f"expected one class per image for {own}, got a multilabel data set; use partition: iid"
 
 
 def shortage(partition: Partition, images: int, clients: int, groups: int | None = None) -> str | None:

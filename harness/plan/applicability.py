@@ -8,7 +8,7 @@ from typing import NamedTuple
 from defenses.catalog import ChainConfig, adaptation, hooks_of
 from fl.candidate_bounds import most_candidates, unobservable
 from fl.cards import DataInfo, ModelTraits, Setting
-from fl.data.partition_bounds import shortage
+from fl.data.partition_bounds import shortage, without_classes
 from fl.errors import BenchError
 from fl.specs import FederationSpec, ObservationKind, Plugin, Recorded
 from harness.config.matrix import Matrix
@@ -193,7 +193,8 @@ class Applicability:
             return
         observe = self._pools.observe[cell.observe]
         images = world.data.images["private"]
-        reason = shortage(federation.partition, images, federation.clients, world.data.groups)
+        reason = without_classes(federation.partition, world.data.task.kind)
+        reason = reason or shortage(federation.partition, images, federation.clients, world.data.groups)
         if reason is not None:
             self._problems.add(self._pools.federation.variants[cell.federation].mark, reason)
             return

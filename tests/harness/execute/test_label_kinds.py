@@ -11,6 +11,10 @@ import pytest
 from PIL import Image
 from sklearn import metrics as reference
 
+from fl.errors import ConfigError
+from harness.config.matrix import load_matrix
+from harness.plan.planner import make_plan
+
 OUTPUTS = ("bright", "left", "striped")
 MATRIX = """
 defaults:
@@ -98,3 +102,13 @@ def test_rows_are_complete(finished, folder, trials_of, workshop):
     }
     for column, value in expected.items():
         assert rows[column].tolist() == pytest.approx([value] * 4), column
+
+
+@pytest.mark.parametrize(
+    "partition", ["dirichlet", "shards", "{name: sizes, sizes: [4, 4, 4, 4], balanced: true}"]
+)
+def test_images_of_several_labels_are_not_dealt_out_by_class(table, write_matrix, partition):
+    text = MATRIX.format(root=table, task="multilabel", columns=", ".join(OUTPUTS))
+    text = text.replace("clients: 4,", f"clients: 4, partition: {partition},")
+    with pytest.raises(ConfigError, match=r":\d+: .*one class per image .*partition: iid"):
+        make_plan(load_matrix(write_matrix(text)), {})
