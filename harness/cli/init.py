@@ -62,7 +62,7 @@ def command(file: str, template: str | None, images: str | None, force: bool) ->
     except OSError as error:
         raise UsageError(f"{file}: cannot be written: {error.strerror}") from error
     click.echo(f"wrote {file} ({TEMPLATES[template].partition(';')[0]})")
-    click.echo(f"next: bench plan {file}, then bench run {file} (what else it can say: bench ls; bench schema)")
+    click.echo(f"next: bench plan {file}, then bench run {file}; what else it can name: bench ls")
 
 
 def _of_images(folder: Path) -> dict[str, str]:
