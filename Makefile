@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,11 @@ lint: setup ## style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: setup ## speed against peers: an hour; QUICK=1: minutes, and docs/benchmarks.md stays as it is
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench-peers]'
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.attacks \
+	  $(if $(QUICK),--quick,--document docs/benchmarks.md)
 
 clean: ## remove .venv and caches, keep results
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -117,6 +117,8 @@ class Reconstruction:
         objective: Final terms of the attack's own objective, by name; restarts are chosen by it.
         gradient_evaluations: Evaluations of the model's gradient spent, all restarts together.
         lane_iterations: Optimizer iterations spent, for dividing a bundle's cost.
+        formulation: How gradients were computed (`attacks.engine.table`).
+        lane_width: Tasks side by side, idle lanes included.
     """
 
     task_id: str
@@ -125,6 +127,8 @@ class Reconstruction:
     objective: Mapping[str, float]
     gradient_evaluations: int
     lane_iterations: int
+    formulation: str = "reference"
+    lane_width: int = 1
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fl.cards import AttackCard, Reference, Resources, Setting
 from fl.errors import DataUnavailableError
 from fl.specs import Config, NoConfig, added_later
 
-ENGINE_VERSION = 2
+ENGINE_VERSION = 3
 """Bumped when results of gradient matching change; part of every trial id."""
 
 LBFGS_EVALUATIONS = 20
@@ -201,6 +201,14 @@ def _inverting_gradients_evaluations(config: InvertingGradientsConfig) -> int:
     return config.restarts * (config.iterations * each + 1)
 
 
+def _always_side_by_side(config: Config) -> bool:
+    return True
+
+
+def _not_unrolled(config: InvertingGradientsConfig) -> bool:
+    return not config.unroll
+
+
 def _no_evaluations(config: NoConfig) -> int:
     return 0
 
@@ -217,6 +225,7 @@ DLG = AttackCard(
     evaluations=_lbfgs_evaluations,
     compatible=_dlg_compatible,
     resources=Resources(gpus=0.25),
+    side_by_side=_always_side_by_side,
 )
 
 IDLG = AttackCard(
@@ -231,6 +240,7 @@ IDLG = AttackCard(
     evaluations=_lbfgs_evaluations,
     compatible=_idlg_compatible,
     resources=Resources(gpus=0.25),
+    side_by_side=_always_side_by_side,
 )
 
 INVERTING_GRADIENTS = AttackCard(
@@ -245,6 +255,7 @@ INVERTING_GRADIENTS = AttackCard(
     evaluations=_inverting_gradients_evaluations,
     compatible=_inverting_gradients_compatible,
     resources=Resources(gpus=0.25),
+    side_by_side=_not_unrolled,
 )
 
 RANDOM_GUESS = AttackCard(

@@ -9,12 +9,13 @@ import math
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from attacks.base import AttackEnv, AttackTask, ConfigT, Reconstruction, Snapshot, TaskFailure
+from attacks.candidates import Candidate, as_images, reconstruction
 from attacks.objectives import ALL_TENSORS, COSTS, CostName, TensorChoice, total_variation
 from attacks.optimizers import Descent, Evaluation, Lbfgs
 from attacks.problem import Init, Problem
@@ -55,12 +56,14 @@ class Recipe:
 def solve(
     tasks: Iterable[AttackTask[ConfigT]], env: AttackEnv, recipe: Callable[[ConfigT], Recipe]
 ) -> Iterator[Reconstruction | TaskFailure]:
-    """Solve the tasks in turn; a task's error is its answer, but running out of memory is everyone's."""
-    for task in tasks:
-        yield _answer(task, env, recipe(task.config))
+    """Solve the tasks in batches (`attacks.engine`); running out of memory is everyone's error."""
+    from attacks.engine import solver
+
+    yield from solver.solve(tasks, env, recipe, loop=answer)
 
 
-def _answer(task: AttackTask[Any], env: AttackEnv, recipe: Recipe) -> Reconstruction | TaskFailure:
+def answer(task: AttackTask[Any], env: AttackEnv, recipe: Recipe) -> Reconstruction | TaskFailure:
+    """Solve one task by the plain loop; its error is its answer, but running out of memory is everyone's."""
     try:
         return _match(task, env, recipe)
     except _StoppedError:
@@ -79,32 +82,11 @@ def _match(task: AttackTask[Any], env: AttackEnv, recipe: Recipe) -> Reconstruct
     inferred = problem.inferred_labels() if known is None and recipe.labels == "infer" else None
     search = _Search(problem, env, recipe, inferred if known is None else known)
     best = min(search.candidates(), key=lambda candidate: candidate.terms["matching"], default=None)
-    if best is None:
-        raise BenchError(
-            f"expected a finite matching cost from at least one of {recipe.restarts} first guesses, got none "
-            f"after {search.spent} evaluations"
-        )
-    labels = None if known is not None else inferred if best.logits is None else best.logits
-    return Reconstruction(
-        task_id=task.task_id,
-        images=_as_images(problem, best.inputs).cpu(),
-        labels=None if labels is None else _as_classes(labels, task.observation.task).cpu(),
-        objective=best.terms,
-        gradient_evaluations=search.spent * problem.evaluations,
-        lane_iterations=search.spent,
-    )
+    return reconstruction(problem, best, inferred=inferred, spent=search.spent)
 
 
 class _StoppedError(Exception):
     """`env.stopping` said so."""
-
-
-class _Candidate(NamedTuple):
-    """Where a restart ended: the objective's terms, inputs `n x C x H x W`, label logits if optimised."""
-
-    terms: Mapping[str, float]
-    inputs: Tensor
-    logits: Tensor | None
 
 
 class _Search:
@@ -129,19 +111,20 @@ class _Search:
         limit = problem.task.max_evaluations
         self._limit = math.inf if limit is None else limit // problem.evaluations
 
-    def candidates(self) -> Iterator[_Candidate]:
+    def candidates(self) -> Iterator[Candidate]:
         """Run the restarts in turn, none after one that ends below `solved`."""
         for restart in range(self._recipe.restarts):
-            share = (self._limit - self.spent) // (self._recipe.restarts - restart)
+            share = (self._limit - self.spent) / (self._recipe.restarts - restart)
             if share < 1:
                 continue
-            candidate = self._run(restart, allowance=share - 1)
+            allowance = share if math.isinf(share) else math.floor(share) - 1
+            candidate = self._run(restart, allowance=allowance)
             if candidate is not None:
                 yield candidate
                 if candidate.terms["matching"] < self._optimizer.solved:
                     return
 
-    def _run(self, restart: int, *, allowance: float) -> _Candidate | None:
+    def _run(self, restart: int, *, allowance: float) -> Candidate | None:
         """Run one restart; return its last iterate with a finite objective, if there was any."""
         recipe = self._recipe
         guess = self._problem.first_guess(
@@ -187,34 +170,20 @@ class _Search:
             terms["total_variation"] = variation.detach()
         return Evaluation(total, {**terms, "total": total.detach()})
 
-    def _record(self, restart: int, total: float, candidate: _Candidate, *, every: int) -> None:
+    def _record(self, restart: int, total: float, candidate: Candidate, *, every: int) -> None:
         self._best = min(self._best, total)
         if self._iteration % every == 0:
-            images = _as_images(self._problem, candidate.inputs)
+            images = as_images(self._problem, candidate.inputs)
             snapshot = Snapshot(self._iteration, candidate.terms, self._best, images, restart)
             self._env.record(self._problem.task.task_id, snapshot)
         self._iteration += 1
 
 
-def _candidate(terms: Mapping[str, Tensor], values: Sequence[Tensor]) -> _Candidate:
+def _candidate(terms: Mapping[str, Tensor], values: Sequence[Tensor]) -> Candidate:
     floats = {name: float(term) for name, term in terms.items()}
-    return _Candidate(floats, values[0], values[1] if len(values) > 1 else None)
-
-
-def _as_images(problem: Problem, inputs: Tensor) -> Tensor:
-    """From the model's input space to images in [0, 1]."""
-    return problem.task.observation.image.denormalise(inputs).clamp(0, 1)
+    return Candidate(floats, values[0], values[1] if len(values) > 1 else None)
 
 
 def _soft(logits: Tensor, task: Task) -> Tensor:
     """From optimised label logits, `n x outputs`, to label probabilities."""
     return logits.softmax(1) if task.kind == "multiclass" else logits.sigmoid()
-
-
-def _as_classes(labels: Tensor, task: Task) -> Tensor:
-    """From labels or logits to int64: `n` classes, or for multilabel `n x outputs` of 0 and 1."""
-    if labels.dtype == torch.int64:
-        return labels
-    if task.kind == "multiclass":
-        return labels.argmax(1)
-    return labels.gt(0).long().squeeze(1) if task.kind == "binary" else labels.gt(0).long()

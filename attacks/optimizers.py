@@ -85,7 +85,7 @@ class Lbfgs:
         for _ in range(self.iterations):
             if allowance < 2:  # the fewest that one step takes
                 return
-            optimizer.param_groups[0]["max_eval"] = min(allowance, LBFGS_EVALUATIONS)
+            optimizer.param_groups[0]["max_eval"] = allowance
             values = _copies(variables)
             seen.clear()
             optimizer.step(closure)  # type: ignore[no-untyped-call]

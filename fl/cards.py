@@ -182,6 +182,11 @@ def no_stages(config: Config, spec: TrialSpec) -> list[StageRequest]:
     return []
 
 
+def one_at_a_time(config: Config) -> bool:
+    """Solve tasks in turn."""
+    return False
+
+
 @dataclass(frozen=True)
 class NoiseBudget:
     """The headline strength of a defense.
@@ -235,6 +240,7 @@ class AttackCard(Card[ConfigT]):
         compatible: Reason why it cannot work in a setting, or None.
         stages: What must be prepared for it (generators, learned inverters).
         resources: What one bundle of its tasks asks for.
+        side_by_side: Whether tasks of a configuration are solved as lanes of one batch (`attacks.engine`).
     """
 
     family: Literal["gradient_inversion", "model_inversion", "floor"]
@@ -243,6 +249,7 @@ class AttackCard(Card[ConfigT]):
     compatible: Callable[[ConfigT, Setting], str | None] = always_compatible
     stages: Callable[[ConfigT, TrialSpec], list[StageRequest]] = no_stages
     resources: Resources = field(default_factory=Resources)
+    side_by_side: Callable[[ConfigT], bool] = one_at_a_time
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,10 @@ import click
 
 from fl.errors import BenchError
 
-COMMANDS = ("init", "run", "plan", "validate", "ls", "show", "data", "weights", "record", "doctor", "schema")
+COMMANDS = (
+    *("init", "run", "plan", "validate", "ls", "show", "data", "weights", "record", "doctor", "calibrate"),
+    "schema",
+)
 """In the order in which a newcomer meets them."""
 
 STOPPED = 130

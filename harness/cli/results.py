@@ -167,12 +167,23 @@ def _show_trial(results: Results, prefix: str, *, as_json: bool) -> None:
     _print_fields(out, "utility", {name: row[name] for name in utility})
     cost = {"wall": duration(row["wall_s"]), "gradient_evaluations": row["gradient_evaluations"]}
     _print_fields(out, "cost", {**cost, "attempts": row["attempts"], "device": row["device"]})
+    _print_fields(out, "engine", _engine(row))
     for column, reason in json.loads(row["null_reasons"] or "{}").items():
         out.print(f"  {column} is null: {reason}", markup=False)
     columns = ["target_id", "image_id", "psnr_db", "ssim", "lpips", "label", "true_label"]
     rows = [[_cell(image[column]) for column in columns] for image in _plain(images[columns])]
     out.print("\n[bold]images[/bold]")
     out.print(table(columns, rows, numbers=columns[2:5]))
+
+
+def _engine(row: dict[str, Any]) -> dict[str, Any]:
+    """Return how a trial was solved; tables from before the solver had formulations tell nothing."""
+    return {
+        "formulation": row.get("engine"),
+        "lane_width": row.get("lane_width"),
+        "table": row.get("engine_table"),
+        "version": row.get("engine_version"),
+    }
 
 
 def _print_leakage(out: Console, row: dict[str, Any]) -> None:

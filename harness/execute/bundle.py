@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from attacks import ATTACKS
 from attacks.base import Reconstruction, TaskFailure
 from harness.execute.environment import Environment, make_task
-from harness.execute.results import result_key, store_result
-from harness.execute.work import BundleItem, Failure, FailureKind, Trial
+from harness.execute.results import TrialResult, result_key, store_result
+from harness.execute.work import BundleItem, Failure, FailureKind, Trial, Usage
 
 if TYPE_CHECKING:
     from attacks.base import AttackTask
@@ -41,6 +43,7 @@ def solve_bundle(
     limit = None if item.timeout_s is None else item.timeout_s * len(item.trials)
     env = Environment(materials.device, timeout_s=limit)
     failures: dict[str, Failure] = {}
+    results: dict[str, TrialResult] = {}
     pending: dict[str, _Pending] = {}
     tasks: list[AttackTask[Any]] = []
     for trial in item.trials:
@@ -59,6 +62,7 @@ def solve_bundle(
         try:
             result = scorer.result(trial, waiting.seen, waiting.answers, snapshots, meter.lap())
             store_result(store, trial.trial_id, result)
+            results[trial.trial_id] = result
             meter.lap()  # what scoring took is not the next trial's cost
         except Exception as error:
             failures[trial.trial_id] = describe(error)
@@ -84,4 +88,31 @@ def solve_bundle(
         if waiting.open and trial_id not in failures:
             missing = ", ".join(sorted(waiting.open))
             failures[trial_id] = Failure("exception", f"the attack gave no answer for {missing}")
+    for trial_id, result in _shared(results).items():
+        store_result(store, trial_id, result)
     return failures
+
+
+def _shared(results: Mapping[str, TrialResult]) -> dict[str, TrialResult]:
+    """Return the results with the bundle's cost divided by their iterations.
+
+    Trials that are solved side by side finish at about the same time, whatever each of them took.
+    """
+    iterations = {trial_id: int(result.columns["lane_iterations"]) for trial_id, result in results.items()}
+    total = sum(iterations.values())
+    if len(results) < 2 or not total:
+        return {}
+    spent = [result.usage for result in results.values()]
+    shares = {trial_id: count / total for trial_id, count in iterations.items()}
+    return {
+        trial_id: replace(
+            result,
+            usage=Usage(
+                wall_s=shares[trial_id] * sum(usage.wall_s for usage in spent),
+                cpu_s=shares[trial_id] * sum(usage.cpu_s for usage in spent),
+                gpu_s=shares[trial_id] * sum(usage.gpu_s for usage in spent),
+                peak_mem_mib=result.usage.peak_mem_mib,
+            ),
+        )
+        for trial_id, result in results.items()
+    }

@@ -6,6 +6,7 @@ store, and the next run commits artifacts that have no row yet without computing
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from harness.execute.work import Receipt
     from harness.store.experiment import Experiment, TrialRows
 
+log = logging.getLogger(__name__)
+
 COMMIT_EVERY_S = 5.0
 COMMIT_ROWS = 64
 POLL_S = 0.25
@@ -36,10 +39,12 @@ class RunOptions:
     Attributes:
         limits: Resources and time limits by plug-in.
         max_failures: Stop submitting once more trials than this have failed; None for no limit.
+        device: Type of device that attacks are expected on, by which bundles are cut.
     """
 
     limits: LimitsOf
     max_failures: int | None = None
+    device: str = "cpu"
 
 
 @dataclass
@@ -94,6 +99,7 @@ class RunLoop:
             limits=self.options.limits,
             attacked=self.rows.has_result,
             trained=self.rows.has_federation,
+            device=self.options.device,
         )
         killed = False
         with StopRequests() as stop:
@@ -155,7 +161,7 @@ class RunLoop:
         schedule.finish(item)
         if isinstance(item, BundleItem):
             self._failures.update(self._final(item, receipt, schedule))
-            self._settle(item.trials)
+            _log_solved(item, receipt, self._settle(item.trials))
         elif isinstance(item, FederationItem):
             self._settle(schedule.users(item))
 
@@ -168,8 +174,9 @@ class RunLoop:
             self.listener.message(f"{_named(alone)}: {failure.error}; trying again")
         return failures
 
-    def _settle(self, trials: Sequence[Trial]) -> None:
+    def _settle(self, trials: Sequence[Trial]) -> list[TrialRows]:
         """Turn every trial whose outcome is known into rows."""
+        settled = []
         for trial in trials:
             if trial.trial_id not in self._waiting:
                 continue
@@ -183,8 +190,10 @@ class RunLoop:
             else:
                 continue
             del self._waiting[trial.trial_id]
+            settled.append(rows)
             self._buffer.append(rows)
             self.listener.trial(TrialDone.of(rows.trial))
+        return settled
 
     def _commit(self) -> None:
         if self._buffer:
@@ -207,6 +216,17 @@ class RunLoop:
                 items_left=schedule.remaining(),
                 retried=self._counts.retried,
             )
+        )
+
+
+def _log_solved(item: BundleItem, receipt: Receipt, solved: Sequence[TrialRows]) -> None:
+    """Log how a bundle was solved (`bench run -v`)."""
+    keys = ("engine", "lane_width", "engine_table")
+    found = {tuple(rows.trial.get(key) for key in keys) for rows in solved if rows.trial.get("engine")}
+    for engine, width, table in sorted(found, key=str):
+        log.info(
+            "%s: solved by %s, %s side by side, table %s; %.1f CPU-s on %s",
+            *(_named(item), engine, width, table or "not used", receipt.usage.cpu_s, receipt.lane),
         )
 
 

@@ -19,11 +19,13 @@ class LaneSettings:
         artifact_uri: Where artifacts lie.
         private_uri: Where what must not be shared lies.
         device: `auto` uses a GPU where the item was given one; `cuda` insists on it.
+        engine_table: The solver's table as JSON (`attacks.engine.table`); None for the one that ships.
     """
 
     artifact_uri: str
     private_uri: str
     device: DeviceChoice = "auto"
+    engine_table: str | None = None
 
 
 class Executor(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,18 @@ from itertools import islice
 from typing import Protocol
 
 from attacks import ATTACKS
+from attacks.engine.table import choose
 from defenses import DEFENSES
+from defenses.catalog import is_mirrored
 from fl.cards import Resources, StageRequest
 from fl.specs import TrialSpec
 from harness.execute.work import BundleItem, FederationItem, StageItem, Trial, WorkItem
 from harness.plan.keys import federation_key
 
 MAX_BUNDLE = 16
+"""Trials of a bundle, unless more are needed to fill the solver's batch."""
+REFILLS = 4
+"""How often a bundle's tasks fill the solver's batch, at most: where some end early, others enter."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Schedule:
         limits: LimitsOf,
         attacked: Callable[[Trial], bool],
         trained: Callable[[Trial], bool],
+        device: str = "cpu",
     ) -> None:
         """Plan the items that `trials` still need.
 
@@ -66,6 +73,7 @@ class Schedule:
             limits: Resources and time limits.
             attacked: Whether a trial's reconstructions are stored and scored.
             trained: Whether a trial's federation is stored.
+            device: Type of device that attacks run on, for the width of the solver's batches.
         """
         self._limits = limits
         self._trained = trained
@@ -78,7 +86,7 @@ class Schedule:
             if attacked(trial):
                 self._add_federation(trial)
         for group in _groups([trial for trial in trials if not attacked(trial)]):
-            size = max(1, min(MAX_BUNDLE, len(group) // (4 * lanes)))
+            size = bundle_size(len(group), lanes=lanes, filling=trials_filling(group[0].spec, device))
             for members in _batched(group, size):
                 self._add_bundle(members)
 
@@ -164,6 +172,33 @@ class Schedule:
         return item.item_id
 
 
+def bundle_size(trials: int, *, lanes: int, filling: int) -> int:
+    """Return how many of `trials` alike ones make a bundle.
+
+    Lanes get four bundles each, so that none is idle at the end. But a batch takes as long with few tasks as
+    with many, so spreading what would fill one gains nothing: a bundle fills it, as far as there is work.
+
+    Args:
+        trials: How many there are.
+        lanes: How many bundles are computed at the same time.
+        filling: How many fill the solver's batch.
+    """
+    share = trials // (4 * lanes)
+    if share < filling:
+        return min(filling, trials)
+    most = max(MAX_BUNDLE // filling, REFILLS if filling > 1 else 1)
+    return filling * min(share // filling, most)
+
+
+def trials_filling(spec: TrialSpec, device: str) -> int:
+    """Return how many trials like this one fill the solver's batch (`attacks.engine`) on a type of device."""
+    card = ATTACKS.get(spec.attack.name)
+    simulated = spec.attacker == "adaptive" and not is_mirrored(spec.defense)
+    if spec.model is None or simulated or not card.side_by_side(spec.attack.config):
+        return 1
+    return math.ceil(choose(spec.model.name, device).lanes / spec.targets)
+
+
 def _groups(trials: Sequence[Trial]) -> Iterator[list[Trial]]:
     """Group trials whose tasks can share one `solve`: same attack, data, model, federation and needs."""
     groups: dict[tuple[str, ...], list[Trial]] = defaultdict(list)
@@ -174,7 +209,13 @@ def _groups(trials: Sequence[Trial]) -> Iterator[list[Trial]]:
         shape = (spec.data, spec.model, spec.federation, spec.recorded)
         sections = [section.canonical if section else "" for section in shape]
         groups[(spec.attack.name, *sections, needs, *stages)].append(trial)
-    yield from groups.values()
+    for group in groups.values():
+        yield sorted(group, key=_batch_key)
+
+
+def _batch_key(trial: Trial) -> tuple[str, bool]:
+    """Return what brings trials together that can share a batch of the solver."""
+    return trial.spec.attack.canonical, trial.spec.attacker == "adaptive"
 
 
 def _batched(trials: Sequence[Trial], size: int) -> Iterator[tuple[Trial, ...]]:

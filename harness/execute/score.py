@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 
 import fl.data
 from attacks.catalog import ENGINE_VERSION
+from attacks.engine.table import table_digest
 from fl.seeds import Streams
 from fl.specs import digest
 from harness.execute.results import Row, TrialResult
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from fl.specs import TrialSpec
     from harness.execute.materials import Materials, Seen
     from harness.execute.work import Trial, Usage
-
-FORMULATION = "reference"
-"""How gradients are matched: one task at a time, by plain autograd."""
 
 
 class Scorer:
@@ -67,6 +65,7 @@ class Scorer:
                 "patient_overlap": self._patient_overlap(trial.spec),
                 **_recorded_round(trial.spec, seen),
                 **provenance(self._materials.device),
+                **_engine(answers.values()),
             },
             reconstructions=tuple(self._pictured(trial, score, answers, truths, public=public)),
             traces=tuple(self._traces(trial, snapshots, truths, public=public)),
@@ -231,6 +230,18 @@ def _recorded_round(spec: TrialSpec, seen: Sequence[Seen]) -> Row:
     return {"round": observation.history[-1].round, "observe_kind": observation.kind}
 
 
+def _engine(answers: Iterable[Reconstruction]) -> Row:
+    """Return how the reconstructions were computed, as columns: alike for all targets of a trial."""
+    answer = next(iter(answers), None)
+    if answer is None:
+        return {}
+    return {
+        "engine": answer.formulation,
+        "engine_table": None if answer.formulation == "reference" else table_digest(),
+        "lane_width": answer.lane_width,
+    }
+
+
 @cache
 def _perceptual() -> Any:
     return find_perceptual()
@@ -248,7 +259,5 @@ def provenance(device: torch.device) -> Row:
         "host": digest(socket.gethostname())[:12],
         "python_version": platform.python_version(),
         "torch_version": torch.__version__,
-        "engine": FORMULATION,
         "engine_version": ENGINE_VERSION,
-        "lane_width": 1,
     }

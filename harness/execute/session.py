@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attacks.engine.table import chosen_by_user, current, using
 from fl.cards import Resources
 from fl.errors import UsageError
 from harness.execute.driver import RunLoop, RunOptions
@@ -95,7 +96,7 @@ def run_matrix(request: RunRequest, listener: RunListener) -> RunResult:
     Raises:
         UsageError: If the request cannot be served (data, store, lock, device, Ray); nothing is run then.
     """
-    matrix = request.matrix
+    matrix, table = request.matrix, chosen_by_user()
     make_plan(matrix, {}, only=request.only, skip=request.skip, seeds=request.seeds, limit=request.limit)
     folder = request.results / matrix.name
     experiment = Experiment.open(folder, columns=columns_of(matrix), resolve=flatten_stored)
@@ -112,7 +113,8 @@ def run_matrix(request: RunRequest, listener: RunListener) -> RunResult:
             limit=request.limit,
         )
         stores = Stores.of(matrix, folder)
-        executor = request.executor(LaneSettings(stores.artifacts, stores.private, request.device))
+        text = None if table is None else table.text
+        executor = request.executor(LaneSettings(stores.artifacts, stores.private, request.device, text))
         rows = RowMaker(
             ArtifactStore(stores.artifacts),
             experiment=matrix.name,
@@ -126,7 +128,8 @@ def run_matrix(request: RunRequest, listener: RunListener) -> RunResult:
                 executor.start()
             experiment.begin(manifest(plan, stores))
             _store_not_applicable(experiment, rows, plan, stored)
-            result = loop.run(todo, skipped=plan.counts()["not_applicable"], held_back=plan.held_back)
+            with using(table or current()):
+                result = loop.run(todo, skipped=plan.counts()["not_applicable"], held_back=plan.held_back)
         finally:
             executor.close()
         experiment.compact_if_needed()
@@ -137,7 +140,8 @@ def _options(request: RunRequest, plan: Plan) -> RunOptions:
     allowed = request.max_failures
     if allowed is None:
         allowed = request.matrix.settings.allowed_failures(len(plan.trials))
-    return RunOptions(MatrixLimits(request.matrix), allowed)
+    device = "cuda" if request.device == "cuda" else "cpu"
+    return RunOptions(MatrixLimits(request.matrix), allowed, device)
 
 
 def _store_not_applicable(experiment: Experiment, rows: RowMaker, plan: Plan, stored: Any) -> None:

@@ -7,6 +7,7 @@ import torch
 from attacks.base import Reconstruction, TaskFailure
 from attacks.catalog import DlgConfig, IdlgConfig, InvertingGradientsConfig
 from attacks.dlg import Dlg
+from attacks.engine.table import REFERENCE, shipped
 from attacks.idlg import Idlg
 from attacks.inverting_gradients import InvertingGradients
 from defenses.base import ClientDefense, Defense
@@ -42,7 +43,9 @@ class CountingEnv(SmallEnv):
     ],
 )
 @pytest.mark.parametrize("allowed", [None, 3, 31])
-def test_gradient_evaluations_are_counted_exactly(attack, config, allowed):
+def test_gradient_evaluations_are_counted_exactly(monkeypatch, attack, config, allowed):
+    """In the plain loop, which evaluates the model itself; `engine/test_solver.py` compares lanes with it."""
+    monkeypatch.setitem(shipped().models["cpu"], "lenet", REFERENCE)
     env = CountingEnv()
     task = SmallProblem().attack_task(config, max_evaluations=allowed)
     answer = next(attack.solve([task], env))

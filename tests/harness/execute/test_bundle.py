@@ -224,3 +224,15 @@ def test_a_result_survives_its_store(workshop, trials_of):
         assert row["png"]["path"] is None
     assert result.usage.wall_s > 0
     assert result.columns["gradient_evaluations"] == trial.spec.targets * 4
+
+
+def test_trials_solved_side_by_side_share_the_cost_by_their_iterations(workshop, trials_of):
+    text = "matrix: {attack: [{name: inverting_gradients, iterations: {grid: [3, 15]}}]}"
+    trials, shop = trials_of(text), workshop()
+    assert solve(shop, trials) == {}
+    short, long = (load_result(shop.store, trial.trial_id) for trial in trials)
+    ratio = long.columns["lane_iterations"] / short.columns["lane_iterations"]
+
+    assert ratio == 4  # one evaluation more than iterations
+    assert long.usage.cpu_s == pytest.approx(ratio * short.usage.cpu_s)
+    assert long.usage.wall_s == pytest.approx(ratio * short.usage.wall_s)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attacks import ATTACKS
 from attacks.catalog import MEAN_IMAGE
+from attacks.engine.table import REFERENCE, Choice, EngineTable, using
 from defenses import DEFENSES
 from defenses.catalog import NONE
 from fl.cards import Resources, StageRequest
 from fl.specs import Config
 from harness.execute.ledger import Ledger
-from harness.execute.schedule import MAX_BUNDLE, Limits, Schedule
+from harness.execute.schedule import MAX_BUNDLE, REFILLS, Limits, Schedule, bundle_size, trials_filling
 from harness.execute.work import BundleItem, Failure, FederationItem, StageItem
 
 
@@ -228,3 +231,88 @@ def test_a_trial_that_fails_to_the_end_is_lost_and_not_forgotten(trials_of, sche
 
     assert lost == [bad]
     assert solved(done) == ids(t for t in trials if t != bad)
+
+
+WIDE = EngineTable({"cpu": {"lenet": Choice("layers", 16)}}, {"cuda": Choice("layers", 32)})
+
+
+def sizes(items):
+    return [len(item.trials) for item in items if isinstance(item, BundleItem)]
+
+
+@given(trials=st.integers(1, 3000), lanes=st.integers(1, 64), filling=st.integers(1, 64))
+def test_a_bundle_fills_the_batch_as_far_as_there_is_work(trials, lanes, filling):
+    size = bundle_size(trials, lanes=lanes, filling=filling)
+
+    assert min(filling, trials) <= size <= max(MAX_BUNDLE, REFILLS * filling)
+    assert size % filling == 0 or size == trials < filling
+    if size > filling:  # more than fills it only where every lane gets four such bundles
+        assert trials >= 4 * lanes * size
+    if filling == 1:
+        assert size == max(1, min(MAX_BUNDLE, trials // (4 * lanes)))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "lanes", "expected"),
+    [
+        (3, 2, [3]),  # one batch takes as long half empty
+        (20, 2, [8, 8, 4]),
+        (16, 1, [8, 8]),
+        (64, 1, [16, 16, 16, 16]),
+        (300, 1, [32] * 9 + [12]),
+    ],
+)
+def test_bundles_fill_the_solvers_lanes(trials_of, schedule, seeds, lanes, expected):
+    """Two targets each and sixteen lanes: eight trials fill them."""
+    trials = trials_of(f"seeds: {{range: [0, {seeds}]}}\nmatrix: {{attack: [dlg]}}")
+    with using(WIDE):
+        bundles = drain(schedule(trials, lanes=lanes))
+
+    assert sizes(bundles) == expected
+    assert solved(bundles) == ids(trials)
+
+
+def test_where_tasks_are_solved_in_turn_bundles_are_spread(trials_of, schedule):
+    trials = trials_of("seeds: {range: [0, 8]}\nmatrix: {attack: [dlg]}")
+    with using(EngineTable({}, {"cpu": REFERENCE})):
+        assert sizes(drain(schedule(trials, lanes=8))) == [1] * 8
+
+
+@pytest.mark.parametrize(
+    ("matrix", "filling"),
+    [
+        ("attack: [dlg]", 8),
+        ("attack: [dlg], targets: [1]", 16),
+        ("attack: [dlg], targets: [3]", 6),
+        ("attack: [random_guess]", 1),
+        ("attack: [inverting_gradients]", 8),
+        ("attack: [dlg], defense: [clipping], attacker: [adaptive]", 8),
+        ("attack: [idlg], defense: [label_smoothing], attacker: [adaptive]", 1),
+    ],
+)
+def test_what_fills_the_solvers_lanes_depends_on_who_solves_it(trials_of, matrix, filling):
+    trial, *_ = trials_of(f"matrix: {{{matrix}}}")
+    with using(WIDE):
+        assert trials_filling(trial.spec, "cpu") == filling
+
+
+def test_on_a_gpu_its_own_lanes_are_filled(trials_of):
+    (trial,) = trials_of("matrix: {attack: [dlg]}")
+    with using(WIDE):
+        assert trials_filling(trial.spec, "cuda") == 16
+
+
+def test_trials_that_can_share_a_batch_come_together(trials_of, schedule):
+    trials = trials_of(
+        """
+        seeds: {range: [0, 8]}
+        matrix:
+          attack: [{name: dlg, iterations: 2}, {name: dlg, iterations: 3}]
+        """
+    )
+    mixed = [trial for pair in zip(trials[:8], trials[8:], strict=True) for trial in pair]
+    with using(WIDE):
+        bundles = drain(schedule(mixed))
+
+    shared = [b for b in bundles if isinstance(b, BundleItem)]
+    assert [len({t.spec.attack.canonical for t in bundle.trials}) for bundle in shared] == [1, 1]

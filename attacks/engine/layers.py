@@ -1,0 +1,218 @@
+"""Layers whose parameters are rows, one set per lane, with batch norm in eval mode folded into them exactly.
+
+Lanes lie side by side: activations are `n x (B C) x H x W`, or `n x (B features)`. A layer holds what it
+multiplies with as leaf tensors; their gradients are turned into those of the model's own parameters, which
+are linear in them: for y = a (W u + b - m) / s + c with folded weights W' = (a / s) W and folded bias,
+dL/dW = (a / s) dL/dW', dL/da = (<dL/dW', W> + (b - m) dL/db') / s and dL/dc = dL/db'.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attacks.engine.convolution import Kernels, convolve, plain_convolve
+from attacks.engine.sums import add_bias
+from fl.types import Tensors
+
+if TYPE_CHECKING:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+CACHE_LINE = 16
+"""Single-precision numbers in 64 bytes."""
+
+
+class LaneLayer(nn.Module, ABC):
+    """A layer with parameters of its own for each of B lanes.
+
+    Attributes:
+        lanes: B.
+        leaves: The tensors to differentiate in, by a name of the layer's own.
+        once: Whether they are differentiated in once, in one go with the images, and without a graph.
+    """
+
+    once = False
+
+    def __init__(self, lanes: int) -> None:
+        super().__init__()
+        self.lanes = lanes
+        self.leaves: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def load(self, lane: int, tensors: Tensors) -> None:
+        """Take a lane's parameters and buffers from a model's state, by the model's names."""
+
+    @abstractmethod
+    def gradients(self, leaves: Tensors) -> Tensors:
+        """Turn gradients of `leaves` into those of the parameters, by the model's names, each with B rows."""
+
+    def _rows(self, tensor: Tensor) -> Tensor:
+        """View `(B C) x ...` as `B x C x ...`."""
+        return tensor.view(self.lanes, -1, *tensor.shape[1:])
+
+    def _fill(self, name: str, lane: int, row: Tensor) -> None:
+        with torch.no_grad():
+            self._rows(self.leaves[name])[lane] = row
+
+
+class LaneLinear(LaneLayer):
+    """A linear layer.
+
+    Both sides of the weights are padded with zeros, so that every lane begins on a cache line: the product of
+    a vector and a matrix depends, in its last bits, on where they lie in memory.
+    """
+
+    def __init__(self, name: str, linear: nn.Linear, lanes: int) -> None:
+        super().__init__(lanes)
+        self._name = name
+        self._outputs, self._features = linear.weight.shape
+        padded = [side + -side % CACHE_LINE for side in linear.weight.shape]
+        self.leaves["weight"] = linear.weight.detach().new_zeros(lanes, *padded).requires_grad_()
+        if linear.bias is not None:
+            self.leaves["bias"] = linear.bias.detach().new_zeros(lanes * self._outputs).requires_grad_()
+
+    def load(self, lane: int, tensors: Tensors) -> None:
+        """Take a lane's weight and bias."""
+        with torch.no_grad():
+            self.leaves["weight"][lane, : self._outputs, : self._features] = tensors[f"{self._name}.weight"]
+        if "bias" in self.leaves:
+            self._fill("bias", lane, tensors[f"{self._name}.bias"])
+
+    def gradients(self, leaves: Tensors) -> Tensors:
+        """Take the padding off."""
+        found = {f"{self._name}.weight": leaves["weight"][:, : self._outputs, : self._features]}
+        if "bias" in leaves:
+            found[f"{self._name}.bias"] = self._rows(leaves["bias"])
+        return found
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """From `n x (B features)` to `n x (B outputs)`."""
+        weight = self.leaves["weight"]
+        rows = inputs.view(len(inputs), self.lanes, -1)
+        missing = weight.shape[2] - self._features
+        if missing:
+            rows = F.pad(rows, (0, missing))
+        product = torch.bmm(rows.transpose(0, 1).contiguous(), weight.transpose(1, 2))
+        outputs = product[:, :, : self._outputs].transpose(0, 1).reshape(len(inputs), -1)
+        return add_bias(outputs, self.leaves["bias"], once=self.once) if "bias" in self.leaves else outputs
+
+
+class LaneConv2d(LaneLayer):
+    """A convolution and, where there is one, the batch norm in eval mode behind it."""
+
+    def __init__(
+        self,
+        name: str,
+        conv: nn.Conv2d,
+        lanes: int,
+        *,
+        norm: tuple[str, _BatchNorm] | None,
+        stem: bool,
+    ) -> None:
+        super().__init__(lanes)
+        assert not isinstance(conv.padding, str)
+        self._name, self._norm = name, norm
+        self._has_bias = conv.bias is not None
+        like = conv.weight.detach()
+        weight = like.new_zeros(lanes * conv.out_channels, *like.shape[1:])
+        weight = weight.contiguous(memory_format=torch.channels_last).requires_grad_()
+        self.leaves["weight"] = weight
+        if norm is not None or self._has_bias:
+            self.leaves["bias"] = like.new_zeros(lanes * conv.out_channels).requires_grad_()
+        self._kernels = Kernels(
+            weight,
+            lanes,
+            stride=(conv.stride[0], conv.stride[1]),
+            padding=(conv.padding[0], conv.padding[1]),
+            stem=stem,
+        )
+        if norm is not None:
+            self._scale, self._inverse, self._shift = (
+                like.new_zeros(lanes, conv.out_channels) for _ in range(3)
+            )
+            self._weight = self._rows(weight.detach().clone())
+
+    def load(self, lane: int, tensors: Tensors) -> None:
+        """Take a lane's weights, folded."""
+        weight = tensors[f"{self._name}.weight"]
+        bias = tensors[f"{self._name}.bias"] if self._has_bias else weight.new_zeros(len(weight))
+        if self._norm is not None:
+            name, norm = self._norm
+            gamma = tensors.get(f"{name}.weight", torch.ones_like(bias))
+            beta = tensors.get(f"{name}.bias", torch.zeros_like(bias))
+            inverse = (tensors[f"{name}.running_var"] + norm.eps).rsqrt()
+            shift = (bias - tensors[f"{name}.running_mean"]) * inverse
+            self._weight[lane], self._inverse[lane], self._shift[lane] = weight, inverse, shift
+            self._scale[lane] = gamma * inverse
+            weight, bias = weight * (gamma * inverse).view(-1, 1, 1, 1), gamma * shift + beta
+        self._fill("weight", lane, weight)
+        if "bias" in self.leaves:
+            self._fill("bias", lane, bias)
+
+    def gradients(self, leaves: Tensors) -> Tensors:
+        """Unfold the batch norm."""
+        weight = self._rows(leaves["weight"])
+        bias = self._rows(leaves["bias"]) if "bias" in leaves else None
+        if self._norm is None:
+            found = {f"{self._name}.weight": weight}
+            return found if bias is None else {**found, f"{self._name}.bias": bias}
+        assert bias is not None
+        found = {f"{self._name}.weight": weight * self._scale.view(*self._scale.shape, 1, 1, 1)}
+        if self._has_bias:
+            found[f"{self._name}.bias"] = bias * self._scale
+        if self._norm[1].affine:
+            products = (weight * self._weight).sum((2, 3, 4))
+            found[f"{self._norm[0]}.weight"] = products * self._inverse + bias * self._shift
+            found[f"{self._norm[0]}.bias"] = bias
+        return found
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """From `n x (B C) x H x W` to `n x (B O) x H' x W'`."""
+        kernels = self._kernels._replace(weight=self.leaves["weight"])
+        result = (plain_convolve if self.once else convolve)(inputs, kernels)
+        return add_bias(result, self.leaves["bias"], once=self.once) if "bias" in self.leaves else result
+
+
+class LaneBatchNorm(LaneLayer):
+    """A batch norm that is not folded; a lane's channels are its own, and so are statistics over images."""
+
+    def __init__(self, name: str, norm: _BatchNorm, lanes: int) -> None:
+        super().__init__(lanes)
+        self._name, self._norm = name, norm
+        like = norm.weight if norm.affine else norm.running_mean
+        assert like is not None
+        if norm.affine:
+            for leaf in ("weight", "bias"):
+                self.leaves[leaf] = like.detach().new_zeros(lanes * norm.num_features).requires_grad_()
+        self._mean, self._inverse = (like.detach().new_zeros(lanes * norm.num_features) for _ in range(2))
+
+    def load(self, lane: int, tensors: Tensors) -> None:
+        """Take a lane's parameters and, in eval mode, its running statistics."""
+        for name in self.leaves:
+            self._fill(name, lane, tensors[f"{self._name}.{name}"])
+        if not self._norm.training:
+            self._rows(self._mean)[lane] = tensors[f"{self._name}.running_mean"]
+            inverse = (tensors[f"{self._name}.running_var"] + self._norm.eps).rsqrt()
+            self._rows(self._inverse)[lane] = inverse
+
+    def gradients(self, leaves: Tensors) -> Tensors:
+        """The leaves are the parameters."""
+        return {f"{self._name}.{name}": self._rows(gradient) for name, gradient in leaves.items()}
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise `n x (B C) x ...`."""
+        shape = (-1, *[1] * (inputs.ndim - 2))
+        if self._norm.training:
+            over = [axis for axis in range(inputs.ndim) if axis != 1]
+            variance, mean = torch.var_mean(inputs, over, correction=0, keepdim=True)
+            normalised = (inputs - mean) * (variance + self._norm.eps).rsqrt()
+        else:
+            normalised = (inputs - self._mean.view(shape)) * self._inverse.view(shape)
+        if self.leaves:
+            weight, bias = (self.leaves[name].view(shape) for name in ("weight", "bias"))
+            normalised = normalised * weight + bias
+        return normalised

@@ -1,0 +1,71 @@
+"""Rows and logs say which engine solved them, and a user's table decides it."""
+
+import logging
+
+import pandas as pd
+import pytest
+
+from attacks.engine.table import VARIABLE, Choice, EngineTable, shipped
+from fl.errors import UsageError
+from harness.cli.main import run as bench
+
+MATRIX = """
+matrix:
+  attack: [{name: inverting_gradients, iterations: 2}, random_guess]
+"""
+MINE = EngineTable({"cpu": {"lenet": Choice("layers", 1)}}, {})
+
+
+@pytest.fixture(name="mine")
+def mine_fixture(tmp_path, monkeypatch):
+    """A table of the user's own."""
+    path = tmp_path / "mine.json"
+    path.write_text(MINE.text)
+    monkeypatch.setenv(VARIABLE, str(path))
+
+
+def engines(rows):
+    columns = ["engine", "lane_width", "engine_table"]
+    found = rows.set_index("attack")[columns].astype(object)
+    return {attack: tuple(None if pd.isna(x) else x for x in row) for attack, row in found.iterrows()}
+
+
+def test_the_shipped_table_is_in_the_row(run, trials, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    run(MATRIX)
+    choice = shipped().models["cpu"]["lenet"]
+
+    assert engines(trials())["inverting_gradients"] == (*choice, shipped().digest)
+    assert engines(trials())["random_guess"][:2] == ("reference", 1)
+
+
+@pytest.mark.usefixtures("mine")
+def test_the_users_table_is_used_and_named(run, trials):
+    run(MATRIX)
+
+    assert engines(trials())["inverting_gradients"] == ("layers", 1, MINE.digest)
+
+
+def test_a_table_that_cannot_be_read_stops_before_any_work(run, folder, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "/none/such.json")
+    with pytest.raises(UsageError, match="none/such"):
+        run(MATRIX)
+    assert not folder.exists()
+
+
+@pytest.mark.usefixtures("mine")
+def test_the_log_names_the_engine_of_each_bundle_and_show_that_of_a_trial(
+    run, trials, folder, caplog, capsys
+):
+    with caplog.at_level(logging.INFO, logger="harness.execute.driver"):
+        run(MATRIX)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert any("inverting_gradients on none (1 trials): solved by layers, 1 side" in line for line in told)
+    assert any(MINE.digest in line for line in told)
+
+    rows = trials()
+    trial = rows.loc[rows["attack"] == "inverting_gradients", "trial_id"].iloc[0]
+    assert bench(["show", str(folder), trial]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"formulation layers, lane width 1, table {MINE.digest}" in shown
