@@ -34,7 +34,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
-        "platform": platform.platform(),
+        "platform": platform.system(),
         "python_version": platform.python_version(),
         "torch_version": torch.__version__,
         "engine_version": ENGINE_VERSION,
