@@ -123,7 +123,9 @@ def _write_svhn(root, images, labels):
             "X": images[part].transpose(1, 2, 3, 0),
             "y": np.where(labels[part], labels[part], 10)[:, None],
         }
-        scipy.io.savemat(root / f"{part}_32x32.mat", content, do_compression=True)
+        path = root / f"{part}_32x32.mat"
+        scipy.io.savemat(path, content, do_compression=True)
+        path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + path.read_bytes()[116:])  # without the time
 
 
 def _write_medmnist(root, config, images, labels):
