@@ -42,6 +42,8 @@ bench: setup ## speed against peers: an hour; QUICK=1: minutes, and docs/benchma
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench-peers]'
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.attacks \
 	  $(if $(QUICK),--quick,--document docs/benchmarks.md)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.overhead \
+	  $(if $(QUICK),--quick,--document docs/benchmarks.md)
 
 clean: ## remove .venv and caches, keep results
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -50,11 +50,15 @@ class AttackTask(Generic[ConfigT]):
         public: The attacker's own images, where the threat model grants them.
         simulate: The client as this attacker knows it.
         adaptive: Whether the attacker knows the defense; `simulate` then includes it.
-        defense: The defense, if the attacker is adaptive and the defense can be mirrored. Without one, an
-            adaptive attacker works through `simulate`: the defense acts before the gradient.
+        defense: The defense, if the attacker is adaptive and the defense can be mirrored. Without one and
+            without `unperturb`, an adaptive attacker works through `simulate`: the defense acts before the
+            gradient.
         artifacts: What the plan's stages made for this task, by the request's name.
         target_label: The class to recover (model inversion), else None.
         max_evaluations: Gradient evaluations it may spend, or None for the attack's own schedule.
+        unperturb: From the batch that was trained on, as recovered (`n x C x H x W`, not clamped), and its
+            labels to the private one, if the attacker is adaptive and the defense can be taken out of a
+            batch. What `simulate` and `defense` then know is the rest of a chain.
     """
 
     task_id: str
@@ -68,6 +72,12 @@ class AttackTask(Generic[ConfigT]):
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     target_label: int | None = None
     max_evaluations: int | None = None
+    unperturb: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    @property
+    def simulates(self) -> bool:
+        """Whether the attacker has no way to account for the defense but to simulate the client."""
+        return self.adaptive and self.defense is None and self.unperturb is None
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,26 @@ def reconstruction(
     labels = inferred if best.logits is None else best.logits
     return Reconstruction(
         task_id=task.task_id,
-        images=as_images(problem, best.inputs).cpu(),
+        images=_private(problem, best, inferred).clamp(0, 1).cpu(),
         labels=None if labels is None else _as_classes(labels, task.observation.task).cpu(),
         objective=best.terms,
         gradient_evaluations=spent * problem.evaluations,
         lane_iterations=spent,
     )
+
+
+def _private(problem: Problem, best: Candidate, inferred: Tensor | None) -> Tensor:
+    """Return the candidate's images without what the defense, as far as the attacker knows it, put in."""
+    task = problem.task
+    images = task.observation.image.denormalise(best.inputs)
+    if task.unperturb is None:
+        return images
+    known = problem.known_labels()
+    labels = known if inferred is None else inferred
+    if labels is None:
+        assert best.logits is not None
+        labels = _as_classes(best.logits, task.observation.task).to(images.device)
+    return task.unperturb(images, labels)
 
 
 def _as_classes(labels: Tensor, task: Task) -> Tensor:

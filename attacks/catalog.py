@@ -12,11 +12,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from attacks.cards_generative import CARDS as GENERATIVE_CARDS
+from attacks.cards_gradinversion import CARDS as GRADINVERSION_CARDS
+from attacks.compatibility import labels_unreadable, matches_lengths, no_mean_image
 from fl.cards import AttackCard, Reference, Resources, Setting
 from fl.errors import DataUnavailableError
 from fl.specs import Config, NoConfig, added_later
 
-ENGINE_VERSION = 3
+ENGINE_VERSION = 4
 """Bumped when results of gradient matching change; part of every trial id."""
 
 LBFGS_EVALUATIONS = 20
@@ -126,44 +129,24 @@ def _digest_of_picture(file: str) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _labels_unreadable(setting: Setting) -> str | None:
-    """Return why labels that are not granted cannot be inferred from the head's gradient."""
-    if setting.threat_model.knowledge.labels == "known":
-        return None
-    if not (setting.model.head_bias or setting.model.non_negative_features):
-        return (
-            "labels are read from the head's bias, or from its weights where features are never negative; "
-            "this model has neither (knowledge.labels: known grants them)"
-        )
-    if not setting.length_known:
-        return "the labels behind a weight delta are counted, which needs knowledge.local_hyperparameters"
-    return None
-
-
-def _matches_lengths(setting: Setting) -> str | None:
-    if not setting.length_known:
-        return "it matches lengths, so a weight delta needs knowledge.local_hyperparameters"
-    return None
-
-
 def _dlg_compatible(config: DlgConfig, setting: Setting) -> str | None:
-    return _matches_lengths(setting)
+    return matches_lengths(setting)
 
 
 def _idlg_compatible(config: IdlgConfig, setting: Setting) -> str | None:
-    return _matches_lengths(setting) or _labels_unreadable(setting)
+    return matches_lengths(setting) or labels_unreadable(setting)
 
 
 def _inverting_gradients_compatible(config: InvertingGradientsConfig, setting: Setting) -> str | None:
     if config.unroll:
         reason = _cannot_unroll(setting)
     elif config.cost in ("l2", "l1"):
-        reason = _matches_lengths(setting)
+        reason = matches_lengths(setting)
     else:
         reason = None
     if reason is None and config.init == "mean":
-        reason = _no_mean_image(setting)
-    return reason or _labels_unreadable(setting)
+        reason = no_mean_image(setting)
+    return reason or labels_unreadable(setting)
 
 
 def _cannot_unroll(setting: Setting) -> str | None:
@@ -179,15 +162,7 @@ def _cannot_unroll(setting: Setting) -> str | None:
 
 
 def _mean_image_compatible(config: NoConfig, setting: Setting) -> str | None:
-    return _no_mean_image(setting)
-
-
-def _no_mean_image(setting: Setting) -> str | None:
-    if not setting.threat_model.knowledge.public_data:
-        return "the mean public image needs knowledge.public_data"
-    if not setting.public_images:
-        return "the mean public image needs public images, and this data set has none (public: names another)"
-    return None
+    return no_mean_image(setting)
 
 
 def _lbfgs_evaluations(config: DlgConfig) -> int:
@@ -281,4 +256,12 @@ MEAN_IMAGE = AttackCard(
     compatible=_mean_image_compatible,
 )
 
-CARDS: tuple[AttackCard[Any], ...] = (DLG, IDLG, INVERTING_GRADIENTS, RANDOM_GUESS, MEAN_IMAGE)
+CARDS: tuple[AttackCard[Any], ...] = (
+    DLG,
+    IDLG,
+    INVERTING_GRADIENTS,
+    *GRADINVERSION_CARDS,
+    *GENERATIVE_CARDS,
+    RANDOM_GUESS,
+    MEAN_IMAGE,
+)

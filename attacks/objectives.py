@@ -16,7 +16,7 @@ from torch import Tensor
 from fl.types import Tensors
 
 Weights = Mapping[str, float]
-CostName = Literal["cosine", "l2", "l1", "cosine_per_tensor"]
+CostName = Literal["cosine", "l2", "l1", "cosine_per_tensor", "norm_per_tensor"]
 
 TINY = 1e-30
 """Added to squared norms: far below any gradient's, and it keeps the cosine of a zero gradient finite."""
@@ -63,6 +63,15 @@ def cosine_per_tensor(dummy: Tensors, observed: Tensors, weights: Weights | None
     Source: the reference implementation of Geiping et al. 2020 (`simlocal`).
     """
     return _sum({k: cosine({k: dummy[k]}, {k: tensor}) for k, tensor in observed.items()}, weights)
+
+
+def norm_per_tensor(dummy: Tensors, observed: Tensors, weights: Weights | None = None) -> Tensor:
+    """Return the sum over observed tensors of the Euclidean norm of the difference, a scalar.
+
+    Source: Yin et al. 2021, arXiv 2104.07586, equation 2.
+    """
+    squares = {k: (dummy[k] - tensor).square().sum() for k, tensor in observed.items()}
+    return _sum({k: (square + TINY).sqrt() for k, square in squares.items()}, weights)
 
 
 def squared_norm(tensors: Tensors) -> Tensor:
@@ -125,4 +134,5 @@ COSTS: Mapping[CostName, Cost] = {
     "l2": l2,
     "l1": l1,
     "cosine_per_tensor": cosine_per_tensor,
+    "norm_per_tensor": norm_per_tensor,
 }

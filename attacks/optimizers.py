@@ -71,8 +71,14 @@ class Lbfgs:
         """Iterates between two snapshots."""
         return max(1, self.iterations // SNAPSHOTS)
 
-    def run(self, variables: Sequence[Tensor], objective: Objective, allowance: float) -> Iterator[Iterate]:
-        """Minimise `objective` in `variables` with at most `allowance` evaluations."""
+    def run(
+        self,
+        variables: Sequence[Tensor],
+        objective: Objective,
+        allowance: float,
+        noise: torch.Generator | None = None,
+    ) -> Iterator[Iterate]:
+        """Minimise `objective` in `variables` with at most `allowance` evaluations; it takes no noise."""
         optimizer = torch.optim.LBFGS(variables, lr=1, max_iter=LBFGS_EVALUATIONS, history_size=100)
         seen: list[Evaluation] = []
 
@@ -100,9 +106,10 @@ class Lbfgs:
 
 @dataclass(frozen=True)
 class Descent(ABC):
-    """Steps along the gradient or its sign, in a box, with a step size that falls in stages.
+    """Steps along the gradient or its sign, in a box, with a step size that falls.
 
-    Source: Geiping et al. 2020, arXiv 2003.14053, section 4 and its reference implementation.
+    Source: Geiping et al. 2020, arXiv 2003.14053, section 4 and its reference implementation; warm-up, cosine
+    and jitter: Yin et al. 2021, arXiv 2104.07586, section 3.4 and the code of Hatamizadeh et al. 2023.
 
     Attributes:
         iterations: Steps.
@@ -110,6 +117,10 @@ class Descent(ABC):
         signed: Whether the first variable's gradient is replaced by its sign.
         decay: Whether the step falls tenfold at 3/8, 5/8 and 7/8 of the iterations.
         box: Smallest and largest values of the first variable (broadcast), or None.
+        warmup: Iterations in which the step grows from lr / warmup to lr.
+        cosine: Whether after these the step falls to 0 along half a cosine wave.
+        jitter: Standard deviation, in steps, of normal noise on the first variable after every step.
+        betas: Adam's decay rates.
     """
 
     iterations: int
@@ -117,6 +128,10 @@ class Descent(ABC):
     signed: bool
     decay: bool
     box: tuple[Tensor, Tensor] | None
+    warmup: int = 0
+    cosine: bool = False
+    jitter: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
     solved = 0.0
 
     @property
@@ -124,36 +139,55 @@ class Descent(ABC):
         """Iterates between two snapshots."""
         return max(1, self.iterations // SNAPSHOTS)
 
+    def rate(self, iteration: int, iterations: int) -> float:
+        """Return the step size of an iteration, from 0, of so many."""
+        if iteration < self.warmup:
+            return self.lr * (iteration + 1) / self.warmup
+        rate = self.lr
+        if self.cosine:
+            share = (iteration - self.warmup) / max(iterations - self.warmup, 1)
+            rate = self.lr * (1 + math.cos(math.pi * share)) / 2
+        if self.decay:
+            rate *= 0.1 ** sum(int(iterations // share) <= iteration for share in (2.667, 1.6, 1.142))
+        return rate
+
     @abstractmethod
     def rule(self, variables: Sequence[Tensor]) -> torch.optim.Optimizer:
         """Return torch's optimizer that takes the steps."""
 
-    def run(self, variables: Sequence[Tensor], objective: Objective, allowance: float) -> Iterator[Iterate]:
-        """Minimise `objective` in `variables` with at most `allowance` evaluations."""
+    def run(
+        self,
+        variables: Sequence[Tensor],
+        objective: Objective,
+        allowance: float,
+        noise: torch.Generator | None = None,
+    ) -> Iterator[Iterate]:
+        """Minimise `objective` in `variables` with at most `allowance` evaluations, jitter from `noise`."""
         optimizer = self.rule(variables)
         images = variables[0]
         iterations = int(min(self.iterations, allowance))
-        milestones = [int(iterations // share) for share in (2.667, 1.6, 1.142)] if self.decay else []
         for iteration in range(iterations):
             values = _copies(variables)
             evaluation = _differentiate(objective, variables)
             if self.signed and images.grad is not None:
                 images.grad = images.grad.sign()
-            passed = sum(milestone <= iteration for milestone in milestones)
-            optimizer.param_groups[0]["lr"] = self.lr * 0.1**passed
+            rate = self.rate(iteration, iterations)
+            optimizer.param_groups[0]["lr"] = rate
             optimizer.step()
-            if self.box is not None:
-                with torch.no_grad():
+            with torch.no_grad():
+                if self.jitter:
+                    images.add_(jittered(images, noise), alpha=rate * self.jitter)
+                if self.box is not None:
                     images.clamp_(*self.box)
             yield Iterate(float(evaluation.total), evaluation.terms, values)
 
 
 class Adam(Descent):
-    """Adam with torch's defaults, the setting of Geiping et al. 2020."""
+    """Adam, with torch's epsilon."""
 
     def rule(self, variables: Sequence[Tensor]) -> torch.optim.Optimizer:
         """Return Adam."""
-        return torch.optim.Adam(variables, lr=self.lr)
+        return torch.optim.Adam(variables, lr=self.lr, betas=self.betas)
 
 
 class Sgd(Descent):
@@ -162,6 +196,11 @@ class Sgd(Descent):
     def rule(self, variables: Sequence[Tensor]) -> torch.optim.Optimizer:
         """Return gradient descent."""
         return torch.optim.SGD(variables, lr=self.lr)
+
+
+def jittered(like: Tensor, noise: torch.Generator | None) -> Tensor:
+    """Return noise from N(0, 1) of a tensor's shape, drawn on the CPU."""
+    return torch.randn(like.shape, generator=noise).to(like)
 
 
 def _differentiate(objective: Objective, variables: Sequence[Tensor]) -> Evaluation:

@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from attacks.base import AttackEnv, AttackTask, Params
 from attacks.labels import expect, head_gradient, infer
+from attacks.regularisers import as_moments
+from fl.batch_norm import Moments, observed_moments
 from fl.data.folder_pixels import open_resized
 from fl.errors import NotApplicableError
 from fl.losses import task_loss
+from fl.specs import Task
 from fl.types import ImageSpec, Observation, Tensors
 
 Init = Literal["randn", "rand", "zeros", "mean", "image"]
 """The first guess in normalised space: N(0, 1), U(-1, 1), zeros, the mean public image, a given picture."""
 
+CONFIDENCE = 0.99
+"""Probability of a label from which optimisation of labels sets out."""
+
+LabelsName = Literal["joint", "infer", "refine"]
+"""Where labels come from that are not granted (`Problem.labelling`)."""
+
 AUXILIARY_IMAGES = 64
 """Images of its own from which an attacker takes what it expects of the model."""
+
+
+class Labelling(NamedTuple):
+    """Where labels come from; tensors on the device.
+
+    Attributes:
+        fixed: What is not optimised: `n` int64 or `n x outputs`; None where label logits are variables.
+        start: What the logits start at, likewise; None to draw them.
+        inferred: What was read from the head's gradient, where it was.
+    """
+
+    fixed: Tensor | None
+    start: Tensor | None
+    inferred: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +84,7 @@ class Problem:
         update = task.observation.update
         if unroll:
             _check_unrolled(task.observation)
-        simulated = unroll or (task.adaptive and task.defense is None)
+        simulated = unroll or task.simulates
         scale = _scale(task.observation)
         return cls(
             task=task,
@@ -90,6 +116,19 @@ class Problem:
             labels: `n` int64, or `n x outputs` in [0, 1], in which it is differentiable as well.
         """
         return self._simulate(inputs, labels) if self.simulated else self._differentiate(inputs, labels)
+
+    def observe(self, inputs: Tensor, labels: Tensor) -> tuple[Tensors, Mapping[str, Moments]]:
+        """Return what `gradients` returns and the moments of batch norms' inputs under the weights sent."""
+        with observed_moments(self.model) as moments:
+            gradients = self.gradients(inputs, labels)
+            if self.simulated:
+                self.model(inputs)
+        return gradients, moments
+
+    def statistics(self) -> Mapping[str, Moments]:
+        """Return what is known of batch norms' inputs, by layer; nothing where no tier grants it."""
+        granted = self.task.observation.knowledge.batch_norm or {}
+        return as_moments(granted, self.device)
 
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> Tensors:
         """The gradient at the weights sent; the defense's mirror acts in units of the update."""
@@ -152,11 +191,37 @@ class Problem:
         assert path is not None
         return image.normalise(_picture(path, image))
 
-    def first_logits(self, restart: int) -> Tensor:
-        """Return dummy label logits from N(0, 1), `n x outputs`."""
+    def noise(self, restart: int) -> torch.Generator:
+        """Return the stream of what is added to images between steps."""
+        return self.task.streams.torch("jitter", restart=restart)
+
+    def first_logits(self, restart: int, labels: Tensor | None = None) -> Tensor:
+        """Return dummy label logits, `n x outputs`, from N(0, 1), or those of labels held for almost certain.
+
+        Args:
+            restart: Names the draw.
+            labels: `n` int64, or `n x outputs` of 0 and 1.
+        """
+        if labels is not None:
+            return _confident(labels, self.task.observation.task)
         stream = self.task.streams.torch("labels", restart=restart)
         outputs = self.task.observation.task.outputs
         return torch.randn(self.images, outputs, generator=stream).to(self.device)
+
+    def labelling(self, labels: LabelsName) -> Labelling:
+        """Return where labels come from; granted ones are taken instead of drawing or reading any.
+
+        Args:
+            labels: `joint`: logits are optimised with the images; `infer`: they are read from the head's
+                gradient; `refine`: granted or read, they are optimised from there.
+
+        Raises:
+            NotApplicableError: If labels must be read and cannot be.
+        """
+        known = self.known_labels()
+        inferred = self.inferred_labels() if known is None and labels != "joint" else None
+        found = inferred if known is None else known
+        return Labelling(None, found, inferred) if labels == "refine" else Labelling(found, None, inferred)
 
     def known_labels(self) -> Tensor | None:
         """Return the labels that the threat model grants, on the device, or None."""
@@ -184,6 +249,14 @@ class Problem:
             available = len(public.images)
             own = public.images[torch.randperm(available, generator=stream)[:AUXILIARY_IMAGES]]
         return image.normalise(own.to(self.device))
+
+
+def _confident(labels: Tensor, task: Task) -> Tensor:
+    """Return logits whose softmax or sigmoid gives labels the probability `CONFIDENCE`."""
+    odds = CONFIDENCE / (1 - CONFIDENCE)
+    if task.kind == "multiclass":
+        return one_hot(labels, task.outputs).float() * math.log(odds * max(task.outputs - 1, 1))
+    return (labels.float().reshape(len(labels), task.outputs) * 2 - 1) * math.log(odds)
 
 
 def _picture(path: str, image: ImageSpec) -> Tensor:

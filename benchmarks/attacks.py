@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from attacks.engine.table import chosen_by_user, use
 from benchmarks.cases import CASES
 from benchmarks.measure import BLOCKS, measure
 from benchmarks.report import frames, render, write
@@ -60,6 +61,8 @@ def main(
         if peer not in found:
             raise click.ClickException(f"{peer} is not installed: pip install -e '.[bench-peers]'")
         found = {peer: found[peer]}
+    if (table := chosen_by_user()) is not None:
+        use(table)
     measured = []
     for case in CASES:
         if only and case.name not in only:

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.metrics.catalog import SUCCESS_DB
 
 RESAMPLES = 2000
-EVALUATION_FORWARDS = {"layers": 7, "difference": 5, "vmap": 8, "reference": 8}
+EVALUATION_FORWARDS = {"layers": 7, "difference": 5, "tangent": 7, "vmap": 8, "native": 7, "reference": 8}
 """Forward passes' worth of floating-point operations in one evaluation of the objective and its gradient."""
 SGEMM_SIDE = 1024
 

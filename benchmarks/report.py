@@ -81,12 +81,27 @@ def render(document: str, tables: dict[str, pd.DataFrame]) -> str:
     if len(tables["stopping"]):
         texts["stopping"] = _stopping(tables["stopping"])
     for name, text in texts.items():
-        pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
-        found = pattern.search(document)
-        if found is None:
-            raise UsageError(f"expected the markers `begin {name}` and `end {name}` in the document")
-        document = document[: found.start()] + found[1] + text + found[2] + document[found.end() :]
+        document = replace_marked(document, name, text)
     return document
+
+
+def replace_marked(document: str, name: str, text: str) -> str:
+    """Return a document with `text` between the markers of a name.
+
+    Raises:
+        UsageError: If a marker is missing.
+    """
+    pattern = re.compile(rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    found = pattern.search(document)
+    if found is None:
+        raise UsageError(f"expected the markers `begin {name}` and `end {name}` in the document")
+    return document[: found.start()] + found[1] + text + found[2] + document[found.end() :]
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _attacks(table: pd.DataFrame) -> str:
@@ -105,7 +120,7 @@ def _attacks(table: pd.DataFrame) -> str:
         )
         for row in _records(table)
     ]
-    return _markdown(HEADINGS, rows)
+    return markdown(HEADINGS, rows)
 
 
 def _stopping(table: pd.DataFrame) -> str:
@@ -128,7 +143,7 @@ def _stopping(table: pd.DataFrame) -> str:
         )
         for row in _records(table)
     ]
-    return _markdown(headings, rows)
+    return markdown(headings, rows)
 
 
 def _machine(table: pd.DataFrame) -> str:
@@ -143,11 +158,6 @@ def _machine(table: pd.DataFrame) -> str:
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
-
-
-def _markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _cpu_name() -> str:

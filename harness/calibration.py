@@ -15,23 +15,37 @@ from attacks import ATTACKS
 from attacks.base import TaskFailure
 from attacks.catalog import DlgConfig, InvertingGradientsConfig
 from attacks.engine.formulations import FORMULATIONS
-from attacks.engine.program import UnsupportedModelError
-from attacks.engine.table import REFERENCE, Choice, EngineTable, FormulationName, using
+from attacks.engine.graphs import UnsupportedModelError
+from attacks.engine.native.lane import Lane
+from attacks.engine.objective import ObjectiveSpec, Target
+from attacks.engine.table import (
+    IN_TURN,
+    NATIVE,
+    REFERENCE,
+    Choice,
+    EngineTable,
+    FormulationName,
+    spelled,
+    using,
+)
 from attacks.objectives import cosine
 from fl.losses import task_loss
+from fl.memory import is_out_of_memory
 from fl.models import MODELS, materialise
 from fl.seeds import Streams
 from harness.alike import AlikeTasks
 from harness.execute.environment import Environment
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from fl.specs import Config
+    from fl.specs import Config, Task
 
 log = logging.getLogger(__name__)
 
 LANES = (1, 16, 32, 64)
+GENERAL: tuple[FormulationName, ...] = ("layers", "reference")
+"""Formulations for every objective and mode of a model, which can stand in for others."""
 GAIN = 0.97
 """Wider is worth its memory only if it takes at most this share of the time."""
 EXACT = 1e-4
@@ -85,8 +99,12 @@ class Calibration:
         for formulation in self.formulations:
             if formulation == REFERENCE.formulation:
                 yield REFERENCE
+            elif formulation == NATIVE.formulation:
+                if is_sound(alike, formulation):
+                    yield NATIVE
             elif is_sound(alike, formulation):
-                yield from (Choice(formulation, lanes) for lanes in self.lanes)
+                lanes = (1,) if formulation in IN_TURN else self.lanes
+                yield from (Choice(formulation, width) for width in lanes)
 
     def _seconds(self, alike: AlikeTasks, choice: Choice) -> float | None:
         """Return what one evaluation of one task takes, or None where it fails or does not fit in memory.
@@ -112,8 +130,10 @@ class Calibration:
                     ATTACKS.implementation(name)().solve(tasks, Environment(alike.device, timeout_s=None))
                 )
                 seconds = clock() - began
-        except (torch.OutOfMemoryError, MemoryError):
-            return None
+        except Exception as error:
+            if is_out_of_memory(error):
+                return None
+            raise
         evaluations = 0
         for answer in answers:
             if isinstance(answer, TaskFailure):
@@ -128,6 +148,17 @@ def best(speeds: Sequence[Speed]) -> Choice:
     fastest = min(speed.seconds for speed in speeds)
     near = [speed for speed in speeds if speed.seconds * GAIN <= fastest]
     return min(near, key=lambda speed: (speed.choice.lanes, speed.seconds)).choice
+
+
+def calibrated(table: EngineTable, alike: AlikeTasks, speeds: Sequence[Speed]) -> EngineTable:
+    """Return the table with the best choice for the model and what stands in where that cannot serve."""
+    choice = best(speeds)
+    general = [speed for speed in speeds if speed.choice.formulation in GENERAL]
+    stand_in = best(general) if general and choice.formulation not in GENERAL else None
+    stand_in = None if stand_in == REFERENCE else stand_in
+    config = alike.model.config
+    given = {name: value for name, value in config.resolved().items() if name in config.model_fields_set}
+    return table.with_choice(spelled(alike.model.name, given), alike.device.type, choice, portable=stand_in)
 
 
 def is_sound(alike: AlikeTasks, formulation: FormulationName) -> bool:
@@ -147,22 +178,41 @@ def is_sound(alike: AlikeTasks, formulation: FormulationName) -> bool:
         parameters = [model.get_parameter(name) for name in names]
         return dict(zip(names, torch.autograd.grad(loss, parameters, create_graph=True), strict=True))
 
+    tensors = {name: tensor.to(alike.device) for name, tensor in observation.sent.tensors.items()}
     try:
-        lanes = FORMULATIONS[formulation](model, 1)
-        lanes.load(0, {name: tensor.to(alike.device) for name, tensor in observation.sent.tensors.items()})
+        if formulation == NATIVE.formulation:
+            if not _is_smooth(alike):
+                raise UnsupportedModelError("the native kernel is for L-BFGS")
+            target = Target(tensors, observed, labels, 0.0, 1.0, None)
+            computed = _native_gradient(model, target, guess, observation.task)
+        else:
+            lanes = FORMULATIONS[formulation](model, 1)
+            lanes.load(0, tensors)
 
-        def laned(inputs: Tensor) -> dict[str, Tensor]:
-            rows = lanes.gradients(inputs.unsqueeze(0), labels.unsqueeze(0), observation.task, names)
-            return {name: row[0] for name, row in rows.items()}
+            def laned(inputs: Tensor) -> dict[str, Tensor]:
+                rows = lanes.gradients(inputs.unsqueeze(0), labels.unsqueeze(0), observation.task, names)
+                return {name: row[0] for name, row in rows.items()}
 
-        computed = _image_gradient(laned, guess, observed)
-    except (UnsupportedModelError, torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            computed = _image_gradient(laned, guess, observed)
+    except (UnsupportedModelError, MemoryError, RuntimeError) as error:
         log.info("%s: %s: left out: %s", alike.model.name, formulation, error)
         return False
     expected = _image_gradient(plain, guess, observed)
     relative = float((computed - expected).norm() / expected.norm())
     log.info("%s: %s: relative error of the image gradient %.1e", alike.model.name, formulation, relative)
     return relative <= (EXACT if _is_smooth(alike) else SIGNED)
+
+
+def _native_gradient(model: nn.Module, target: Target, guess: Tensor, task: Task) -> Tensor:
+    channels, height, width = guess.shape[1:]
+    names = tuple(target.observed)
+    shape = (channels, height, width)
+    spec = ObjectiveSpec(task, 1, shape, names, names, "cosine", None, False, False, False)
+    lane = Lane(spec, model)
+    lane.load(target)
+    lane.start(guess.flatten())
+    lane.evaluate()
+    return lane.gradient.view_as(guess)
 
 
 def _image_gradient(

@@ -32,6 +32,7 @@ class Curvature:
     def __init__(self, lanes: int, variables: int, size: int, like: Tensor) -> None:
         self._size = size
         self._pairs = like.new_zeros(lanes, size, 2, variables)
+        self._matrices = self._pairs.flatten(1, 2).unbind()
         self._upper = torch.eye(size, dtype=like.dtype, device=like.device).repeat(lanes, 1, 1)
         self._y_products = like.new_zeros(lanes, size, size)
         self._products = like.new_zeros(lanes, size, 2)
@@ -89,11 +90,11 @@ class Curvature:
             for small in (self._upper, self._y_products):
                 small[full, :-1, :-1] = small[full, 1:, 1:]
             self._products[full, :-1] = self._products[full, 1:]
+        for of_pair, latest in enumerate((steps.unbind(), changes.unbind())):
+            for lane in kept:
+                self._matrices[lane][2 * self._next[lane] + of_pair].copy_(latest[lane])
         for lane in kept:
-            slot = self._next[lane]
-            self._pairs[lane, slot, 0] = steps[lane]
-            self._pairs[lane, slot, 1] = changes[lane]
-            self._next[lane] = (slot + 1) % self._size
+            self._next[lane] = (self._next[lane] + 1) % self._size
             self._counts[lane] = min(self._counts[lane] + 1, self._size)
 
     def _order(self) -> Tensor:
@@ -134,10 +135,10 @@ class Curvature:
         if gradients.device.type != "cpu":
             return torch.bmm(self._pairs.flatten(1, 2), gradients.unsqueeze(2)).view(-1, self._size, 2)
         products = torch.zeros_like(self._products)
+        into, along = products.flatten(1).unbind(), gradients.unbind()
         for lane in lanes:
-            count = self._counts[lane]
-            pairs = self._pairs[lane, :count].flatten(0, 1)
-            products[lane, :count] = torch.mv(pairs, gradients[lane]).view(count, 2)
+            used = 2 * self._counts[lane]
+            torch.mv(self._matrices[lane][:used], along[lane], out=into[lane][:used])
         return products
 
     def _combine(self, lanes: Sequence[int], weights: Tensor) -> Tensor:
@@ -145,8 +146,8 @@ class Curvature:
         if weights.device.type != "cpu":
             return torch.bmm(weights.flatten(1).unsqueeze(1), self._pairs.flatten(1, 2)).squeeze(1)
         combined = self._pairs.new_zeros(len(weights), self._pairs.shape[3])
+        into, of_pairs = combined.unbind(), weights.flatten(1).unbind()
         for lane in lanes:
-            count = self._counts[lane]
-            pairs = self._pairs[lane, :count].flatten(0, 1)
-            torch.mv(pairs.T, weights[lane, :count].flatten(), out=combined[lane])
+            used = 2 * self._counts[lane]
+            torch.mv(self._matrices[lane][:used].T, of_pairs[lane][:used], out=into[lane])
         return combined

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from attacks.engine.difference import Difference
+from attacks.engine.graphs import UnsupportedModelError
 from attacks.engine.losses import lane_losses
 from attacks.engine.program import Program
+from attacks.engine.tangent import TangentPasses
+from fl.batch_norm import Moments
 from fl.losses import task_loss
 from fl.specs import Task
 from fl.types import Tensors
@@ -34,15 +40,34 @@ class Formulation(Protocol):
         """
 
 
+@runtime_checkable
+class Watching(Protocol):
+    """A formulation that can tell what batch norms take in."""
+
+    @property
+    def moments(self) -> Mapping[str, Moments]:
+        """Those of the last evaluation, by layer, `B x C`, with a graph."""
+
+
 class Layers:
     """One forward pass for all lanes with a row of parameters each (`attacks.engine.program`).
+
+    Args:
+        model: The model.
+        lanes: B.
+        watched: Whether moments are kept.
 
     Raises:
         UnsupportedModelError: If the model has an operation that is not known to treat images alone.
     """
 
-    def __init__(self, model: nn.Module, lanes: int) -> None:
-        self._program = Program(model, lanes)
+    def __init__(self, model: nn.Module, lanes: int, *, watched: bool = False) -> None:
+        self._program = Program(model, lanes, watch=watched)
+
+    @property
+    def moments(self) -> Mapping[str, Moments]:
+        """Those of the last evaluation."""
+        return self._program.moments
 
     def load(self, lane: int, tensors: Tensors) -> None:
         """Give a lane its weights."""
@@ -55,9 +80,17 @@ class Layers:
 
 
 class Vectorised:
-    """`torch.func` over the model as it is; for more models than `Layers`, and slower."""
+    """`torch.func` over the model as it is; for more models than `Layers`, and slower.
+
+    Raises:
+        UnsupportedModelError: If a layer draws or takes batch statistics: under vmap, the second derivative
+            of batch norm in train mode is not exact.
+    """
 
     def __init__(self, model: nn.Module, lanes: int) -> None:
+        for name, module in model.named_modules():
+            if module.training and isinstance(module, _BatchNorm | _DropoutNd):
+                raise UnsupportedModelError(f"{name!r} is a {type(module).__name__} in train mode")
         self._model = model
         self._rows = {
             name: tensor.detach().new_zeros(lanes, *tensor.shape)
@@ -85,5 +118,12 @@ class Vectorised:
 FORMULATIONS: Mapping[str, Callable[[nn.Module, int], Formulation]] = {
     "layers": Layers,
     "difference": Difference,
+    "tangent": TangentPasses,
     "vmap": Vectorised,
 }
+
+WATCHED: Mapping[str, Callable[[nn.Module, int], Formulation]] = {
+    "layers": partial(Layers, watched=True),
+    "tangent": partial(TangentPasses, watched=True),
+}
+"""Those that are `Watching`, when asked for it."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.engine.convolution import Kernels, convolve, plain_convolve
-from attacks.engine.sums import add_bias
+from attacks.engine.sums import add_bias, channel_sums
+from fl.batch_norm import Moments
 from fl.types import Tensors
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ class LaneLayer(nn.Module, ABC):
         lanes: B.
         leaves: The tensors to differentiate in, by a name of the layer's own.
         once: Whether they are differentiated in once, in one go with the images, and without a graph.
+        watched: Whether it keeps what it can tell of its inputs.
     """
 
     once = False
+    watched = False
 
     def __init__(self, lanes: int) -> None:
         super().__init__()
@@ -178,11 +181,17 @@ class LaneConv2d(LaneLayer):
 
 
 class LaneBatchNorm(LaneLayer):
-    """A batch norm that is not folded; a lane's channels are its own, and so are statistics over images."""
+    """A batch norm that is not folded; a lane's channels are its own, and so are statistics over images.
+
+    Attributes:
+        name: The model's name for it.
+        moments: Of the last inputs, `B x C`, with a graph, where watched.
+    """
 
     def __init__(self, name: str, norm: _BatchNorm, lanes: int) -> None:
         super().__init__(lanes)
-        self._name, self._norm = name, norm
+        self.name, self._norm = name, norm
+        self.moments: Moments | None = None
         like = norm.weight if norm.affine else norm.running_mean
         assert like is not None
         if norm.affine:
@@ -193,15 +202,15 @@ class LaneBatchNorm(LaneLayer):
     def load(self, lane: int, tensors: Tensors) -> None:
         """Take a lane's parameters and, in eval mode, its running statistics."""
         for name in self.leaves:
-            self._fill(name, lane, tensors[f"{self._name}.{name}"])
+            self._fill(name, lane, tensors[f"{self.name}.{name}"])
         if not self._norm.training:
-            self._rows(self._mean)[lane] = tensors[f"{self._name}.running_mean"]
-            inverse = (tensors[f"{self._name}.running_var"] + self._norm.eps).rsqrt()
+            self._rows(self._mean)[lane] = tensors[f"{self.name}.running_mean"]
+            inverse = (tensors[f"{self.name}.running_var"] + self._norm.eps).rsqrt()
             self._rows(self._inverse)[lane] = inverse
 
     def gradients(self, leaves: Tensors) -> Tensors:
         """The leaves are the parameters."""
-        return {f"{self._name}.{name}": self._rows(gradient) for name, gradient in leaves.items()}
+        return {f"{self.name}.{name}": self._rows(gradient) for name, gradient in leaves.items()}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise `n x (B C) x ...`."""
@@ -210,9 +219,18 @@ class LaneBatchNorm(LaneLayer):
             over = [axis for axis in range(inputs.ndim) if axis != 1]
             variance, mean = torch.var_mean(inputs, over, correction=0, keepdim=True)
             normalised = (inputs - mean) * (variance + self._norm.eps).rsqrt()
+            if self.watched:
+                self._keep(mean, variance)
         else:
             normalised = (inputs - self._mean.view(shape)) * self._inverse.view(shape)
+            if self.watched:
+                count = inputs.numel() // inputs.shape[1]
+                mean = channel_sums(inputs) / count
+                self._keep(mean, channel_sums((inputs - mean.view(shape)).square()) / count)
         if self.leaves:
             weight, bias = (self.leaves[name].view(shape) for name in ("weight", "bias"))
             normalised = normalised * weight + bias
         return normalised
+
+    def _keep(self, mean: Tensor, variance: Tensor) -> None:
+        self.moments = Moments(mean.view(self.lanes, -1), variance.view(self.lanes, -1))

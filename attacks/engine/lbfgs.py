@@ -94,8 +94,15 @@ class LbfgsRows(OptimizerRows):
         self._gradients = torch.zeros_like(self.values)
         self._rates = like.new_zeros(lanes, 1)
 
-    def load(self, lane: int, start: Tensor, settings: object, allowance: float) -> None:
-        """Begin a run."""
+    def load(
+        self,
+        lane: int,
+        start: Tensor,
+        settings: object,
+        allowance: float,
+        noise: torch.Generator | None = None,
+    ) -> None:
+        """Begin a run; no noise is added."""
         assert isinstance(settings, Lbfgs)
         self.clear(lane)
         self.values[lane, : len(start)] = start

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.engine.formulations import Formulation
+from attacks.engine.formulations import Formulation, Watching
 from attacks.engine.layers import CACHE_LINE
-from attacks.objectives import COSTS, TINY, CostName, Weights, total_variation
+from attacks.engine.products import PRODUCT_COSTS, Aiming
+from attacks.engine.regularisers import LaneRegularisers
+from attacks.objectives import COSTS, TINY, CostName, Weights
+from attacks.regularisers import VariationName
+from fl.batch_norm import Moments
 from fl.specs import Task
 from fl.types import Tensors
 
@@ -38,6 +43,10 @@ class ObjectiveSpec:
         varied: Whether total variation is part of it.
         joint: Whether label logits are variables.
         mirrored: Whether what a defense does after the gradient is applied, by each lane's task's.
+        variation: Which total variation.
+        normed: Whether the images' norm is part of it.
+        watched: The batch norms whose inputs' statistics are compared.
+        grouped: Whether restarts of a task step together.
     """
 
     task: Task
@@ -50,6 +59,10 @@ class ObjectiveSpec:
     varied: bool
     joint: bool
     mirrored: bool
+    variation: VariationName = "anisotropic"
+    normed: bool = False
+    watched: tuple[str, ...] = ()
+    grouped: bool = False
 
     @property
     def pixels(self) -> int:
@@ -77,6 +90,11 @@ class Target(NamedTuple):
         total_variation: Its weight.
         scale: What turns a gradient into the units of the update.
         mirror: What the defense does after the gradient; None where it is not mirrored.
+        matching: Weight of the distance between gradients.
+        image_norm: Weight of the images' norm.
+        batch_norm: Weight of the distance from batch-norm statistics.
+        statistics: These, by layer.
+        group: Weight of the distance from the restarts' mean.
     """
 
     tensors: Tensors
@@ -85,6 +103,11 @@ class Target(NamedTuple):
     total_variation: float
     scale: float
     mirror: Mirror | None
+    matching: float = 1.0
+    image_norm: float = 0.0
+    batch_norm: float = 0.0
+    statistics: Mapping[str, Moments] = MappingProxyType({})
+    group: float = 0.0
 
 
 class Evaluated(NamedTuple):
@@ -118,23 +141,41 @@ class LaneObjective:
         self._cost = _lane_cost(spec.cost)
         self._weights = None if spec.weights is None else dict(spec.weights)
         self._labels = like.new_zeros(lanes, spec.images, spec.task.outputs)
-        self._variation = like.new_zeros(lanes)
+        self._weight = like.new_ones(lanes)
+        self._regularisers = LaneRegularisers(spec, lanes, like)
         self._observed: dict[str, Tensor] = {}
+        plain = spec.cost in PRODUCT_COSTS and not spec.mirrored
+        self._watching = formulation if spec.watched and isinstance(formulation, Watching) else None
+        self._aimed = formulation if plain and isinstance(formulation, Aiming) else None
+        self._squares = {name: like.new_zeros(lanes) for name in spec.matched}
         self._mirrors: list[Mirror | None] = [None] * lanes
         self._scales = [1.0] * lanes
 
     def load(self, lane: int, target: Target) -> None:
         """Give a lane its target."""
         self._formulation.load(lane, target.tensors)
-        for name in self._spec.matched:
-            observed = target.observed[name]
+        self._observe(lane, {name: target.observed[name] for name in self._spec.matched})
+        if target.labels is not None:
+            self._labels[lane] = target.labels
+        self._weight[lane] = target.matching
+        self._regularisers.load(lane, target)
+        self._mirrors[lane], self._scales[lane] = target.mirror, target.scale
+
+    def _observe(self, lane: int, matched: Tensors) -> None:
+        """Give a lane the observed gradient, or to who only takes products with it."""
+        if self._aimed is not None:
+            self._aimed.aim(lane, matched)
+            for name, observed in matched.items():
+                self._squares[name][lane] = observed.square().sum()
+            return
+        for name, observed in matched.items():
             if name not in self._observed:
                 self._observed[name] = _rows_like(observed, self._lanes)
             self._observed[name][lane] = observed
-        if target.labels is not None:
-            self._labels[lane] = target.labels
-        self._variation[lane] = target.total_variation
-        self._mirrors[lane], self._scales[lane] = target.mirror, target.scale
+
+    def gather(self, lane: int, mean: Tensor) -> None:
+        """Draw a lane to the mean of its task's restarts, `n x C x H x W` or flat."""
+        self._regularisers.gather(lane, mean)
 
     def evaluate(self, values: Tensor) -> Evaluated:
         """Evaluate at `values`, `B x D`."""
@@ -146,19 +187,27 @@ class LaneObjective:
             logits = used.reshape(self._labels.shape).requires_grad_()
             variables.append(logits)
             labels = logits.softmax(2) if spec.task.kind == "multiclass" else logits.sigmoid()
-        dummy = self._formulation.gradients(inputs, labels, spec.task, spec.names)
-        if spec.mirrored:
-            dummy = self._mirrored(dummy)
-        matching = self._cost(dummy, self._observed, self._weights)
-        total, terms = matching, {"matching": matching.detach()}
-        if spec.varied:
-            variation = torch.vmap(total_variation)(inputs)
-            total = matching + self._variation * variation
-            terms["total_variation"] = variation.detach()
+        matching = self._matching(inputs, labels)
+        total, terms = self._weight * matching, {"matching": matching.detach()}
+        moments = {} if self._watching is None else self._watching.moments
+        for name, term in self._regularisers.terms(inputs, moments).items():
+            total = total + term.weight * term.rows
+            terms[name] = term.rows.detach()
         gradients = torch.autograd.grad(total.sum(), variables)
         flat = torch.cat([gradient.reshape(self._lanes, -1) for gradient in gradients], 1)
         padded = F.pad(flat, (0, spec.variables - flat.shape[1]))
         return Evaluated(total.detach(), {**terms, "total": total.detach()}, padded)
+
+    def _matching(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the distance of each lane, `B`."""
+        spec = self._spec
+        if self._aimed is not None:
+            products = self._aimed.products(inputs, labels, spec.task, spec.matched)
+            return PRODUCT_COSTS[spec.cost](products, self._squares, self._weights)
+        dummy = self._formulation.gradients(inputs, labels, spec.task, spec.names)
+        if spec.mirrored:
+            dummy = self._mirrored(dummy)
+        return self._cost(dummy, self._observed, self._weights)
 
     def _mirrored(self, gradients: Tensors) -> Tensors:
         """Apply each lane's mirror to its row, in units of the update; an idle row is left as it is."""
@@ -190,6 +239,8 @@ def _lane_cost(name: CostName) -> LaneCost:
         return _l2
     if name == "cosine":
         return _cosine
+    if name == "norm_per_tensor":
+        return _norms
 
     def vectorised(dummy: Tensors, observed: Tensors, weights: Weights | None) -> Tensor:
         matched = {name: dummy[name] for name in observed}
@@ -201,6 +252,11 @@ def _lane_cost(name: CostName) -> LaneCost:
 
 def _l2(dummy: Tensors, observed: Tensors, weights: Weights | None) -> Tensor:
     return _sum({name: _row_sums((dummy[name] - rows).square()) for name, rows in observed.items()}, weights)
+
+
+def _norms(dummy: Tensors, observed: Tensors, weights: Weights | None) -> Tensor:
+    squares = {name: _row_sums((dummy[name] - rows).square()) for name, rows in observed.items()}
+    return _sum({name: (square + TINY).sqrt() for name, square in squares.items()}, weights)
 
 
 def _cosine(dummy: Tensors, observed: Tensors, weights: Weights | None) -> Tensor:

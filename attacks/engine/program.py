@@ -17,9 +17,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attacks.engine.graphs import UnsupportedModelError, check_convolution, traced
 from attacks.engine.layers import LaneBatchNorm, LaneConv2d, LaneLayer, LaneLinear
 from attacks.engine.replay import Replayed, ReplayedMaxPool, ReplayedReLU
 from attacks.engine.sums import spatial_mean
+from fl.batch_norm import Moments
 from fl.types import Tensors
 
 if TYPE_CHECKING:
@@ -61,10 +63,6 @@ _FUNCTIONS: frozenset[Callable[..., Any]] = frozenset(
 _METHODS = frozenset({"relu", "sigmoid", "tanh"})
 
 
-class UnsupportedModelError(Exception):
-    """A model that cannot be made into a program; the message says what is in the way."""
-
-
 class Program:
     """A model with a row of parameters for each lane.
 
@@ -73,15 +71,18 @@ class Program:
         lanes: B.
         replayed: Whether kinks can be made to take the side they took before, for `Difference`; parameters
             are then differentiated in once, without a graph.
+        watch: Whether the moments of what batch norms take in are kept, which are then not folded.
 
     Raises:
         UnsupportedModelError: If an operation is not known to treat images alone, or has kinks that cannot be
             replayed where they must.
     """
 
-    def __init__(self, model: nn.Module, lanes: int, *, replayed: bool = False) -> None:
+    def __init__(self, model: nn.Module, lanes: int, *, replayed: bool = False, watch: bool = False) -> None:
         self.lanes = lanes
-        self._graph_module, self._layers = _translate(model, lanes)
+        self._graph_module, self._layers = _translate(model, lanes, fold=not watch)
+        for layer in self._layers:
+            layer.watched = watch
         self._kinks: list[Replayed] = []
         if replayed:
             self._kinks = _replace_kinks(self._graph_module)
@@ -99,6 +100,12 @@ class Program:
         beside = inputs.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         logits: Tensor = self._graph_module(beside)
         return logits.view(images, lanes, -1).transpose(0, 1)
+
+    @property
+    def moments(self) -> dict[str, Moments]:
+        """Of what batch norms took in, by the model's names, `B x C`, with a graph, where watched."""
+        norms = [layer for layer in self._layers if isinstance(layer, LaneBatchNorm)]
+        return {norm.name: norm.moments for norm in norms if norm.moments is not None}
 
     @property
     def leaves(self) -> list[Tensor]:
@@ -149,13 +156,10 @@ class Program:
                 layer.leaves = leaves
 
 
-def _translate(model: nn.Module, lanes: int) -> tuple[fx.GraphModule, list[LaneLayer]]:
-    try:
-        graph = fx.Tracer().trace(model)
-    except Exception as error:  # tracing runs the model's code on proxies, which may fail in any way
-        raise UnsupportedModelError(f"its forward cannot be traced: {error}") from error
+def _translate(model: nn.Module, lanes: int, *, fold: bool) -> tuple[fx.GraphModule, list[LaneLayer]]:
+    graph = traced(model)
     modules = dict(model.named_modules())
-    norms = _fold(graph, modules)
+    norms = _fold(graph, modules) if fold else {}
     replaced: dict[str, nn.Module] = {}
     for node in graph.nodes:
         if node.op == "call_module":
@@ -192,9 +196,7 @@ def _replacement(
     if isinstance(module, nn.Linear):
         return LaneLinear(name, module, lanes)
     if isinstance(module, nn.Conv2d):
-        plain = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
-        if not plain or isinstance(module.padding, str):
-            raise UnsupportedModelError(f"{name!r} is grouped, dilated or padded by other than zeros")
+        check_convolution(name, module)
         behind = modules[norm] if norm is not None else None
         return LaneConv2d(
             name,

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 class Event(Enum):
@@ -33,7 +33,14 @@ class OptimizerRows(ABC):
     values: Tensor
 
     @abstractmethod
-    def load(self, lane: int, start: Tensor, settings: object, allowance: float) -> None:
+    def load(
+        self,
+        lane: int,
+        start: Tensor,
+        settings: object,
+        allowance: float,
+        noise: Generator | None = None,
+    ) -> None:
         """Begin a run.
 
         Args:
@@ -41,6 +48,7 @@ class OptimizerRows(ABC):
             start: Where from, its first variables; the others are zeros.
             settings: What the plain loop's optimizer is told.
             allowance: Evaluations it may spend before the last one.
+            noise: Where noise is drawn from, for an optimizer that adds any.
         """
 
     @abstractmethod

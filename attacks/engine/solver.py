@@ -6,22 +6,26 @@ import json
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from attacks.base import AttackEnv, AttackTask, ConfigT, Reconstruction, TaskFailure
 from attacks.engine.batch import Batch
-from attacks.engine.formulations import FORMULATIONS
+from attacks.engine.formulations import FORMULATIONS, WATCHED, Formulation
+from attacks.engine.graphs import UnsupportedModelError
+from attacks.engine.native.batch import NativeBatch
 from attacks.engine.objective import ObjectiveSpec
-from attacks.engine.program import UnsupportedModelError
 from attacks.engine.search import Search
-from attacks.engine.table import REFERENCE, choose
+from attacks.engine.table import NATIVE, Choice, choices, spelled
 from attacks.matching import Recipe
 from attacks.optimizers import Adam, Descent, Lbfgs, Sgd
 from attacks.problem import Problem
 from fl.errors import BenchError
+from fl.memory import is_out_of_memory
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Answer = Reconstruction | TaskFailure
 Loop = Callable[[AttackTask[Any], AttackEnv, Recipe], Answer]
@@ -35,16 +39,18 @@ class Bucket:
     """What tasks have in common that share a batch; their weights may differ.
 
     Attributes:
-        model: Name of the model.
+        model: Its name and options, as the table spells them.
         architecture: All that decides its graph, as text.
         spec: The objective.
         optimizer: Its family.
+        width: Lanes that a task takes.
     """
 
     model: str
     architecture: str
     spec: ObjectiveSpec
     optimizer: type[Lbfgs | Descent]
+    width: int = 1
 
 
 def solve(
@@ -63,7 +69,7 @@ def solve(
         loop: Solves what cannot be a lane: simulated clients, models with an unknown operation.
 
     Raises:
-        MemoryError: Running out of memory is everyone's; so is `torch.OutOfMemoryError`.
+        Exception: Running out of memory, which is everyone's (`fl.memory.is_out_of_memory`).
     """
     yield from _Solver(tasks, env, recipe, loop).run()
 
@@ -82,7 +88,7 @@ class _Solver:
         self._loop = loop
         self._waiting: defaultdict[Bucket, deque[AttackTask[Any]]] = defaultdict(deque)
         self._answers: deque[Answer] = deque()
-        self._unsupported: set[str] = set()
+        self._alone_only: set[Bucket] = set()
 
     def run(self) -> Iterator[Answer]:
         """Fill a batch with the first task's bucket until no more of it come, then the next."""
@@ -96,30 +102,30 @@ class _Solver:
             yield from self._flush()
         yield from self._flush()
 
-    def _drain(self, batch: Batch, bucket: Bucket, first: Search) -> Iterator[Answer]:
+    def _drain(self, batch: Batch | NativeBatch, bucket: Bucket, first: Search) -> Iterator[Answer]:
         """Keep the batch's lanes busy until nothing is left for them; an error in it fails who is in it."""
         waiting: Search | None = first
         try:
             while waiting is not None or not batch.idle:
                 while waiting is not None:
                     self._enter(batch, waiting)
-                    waiting = self._next(bucket) if batch.free else None
+                    waiting = self._next(bucket) if batch.free >= bucket.width else None
                 yield from self._flush()
                 if not batch.idle:
                     yield from batch.run()
-                waiting = self._next(bucket) if batch.free else None
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
+                waiting = self._next(bucket) if batch.free >= bucket.width else None
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             yield from batch.abandon(error)
 
-    def _enter(self, batch: Batch, search: Search) -> None:
+    def _enter(self, batch: Batch | NativeBatch, search: Search) -> None:
         task_id = search.problem.task.task_id
         try:
             answer = batch.enter(search)
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             answer = _failure(task_id, error)
         if answer is not None:
             self._answers.append(answer)
@@ -157,12 +163,12 @@ class _Solver:
             recipe = self._recipe(task.config)
             problem = Problem.of(task, self._env, unroll=recipe.unroll)
             search = Search(problem, self._env, recipe)
-            bucket = _bucket(search, recipe)
-            if bucket is not None and bucket.architecture not in self._unsupported:
+            bucket = bucket_of(search, recipe)
+            if bucket is not None and bucket not in self._alone_only:
                 return bucket, search
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             self._answers.append(_failure(task.task_id, error))
             return None
         self._answers.append(self._alone(task))
@@ -171,30 +177,54 @@ class _Solver:
     def _alone(self, task: AttackTask[Any]) -> Answer:
         return self._loop(task, self._env, self._recipe(task.config))
 
-    def _batch(self, bucket: Bucket, search: Search) -> Batch | None:
-        """Return an empty batch for the bucket, or None if its model cannot be one."""
-        choice = choose(bucket.model, self._env.device.type)
-        if choice == REFERENCE:
-            return None
-        model = search.problem.model
-        try:
-            formulation = FORMULATIONS[choice.formulation](model, choice.lanes)
-        except UnsupportedModelError:
-            self._unsupported.add(bucket.architecture)
-            return None
-        like = next(model.parameters()).detach()
+    def _batch(self, bucket: Bucket, search: Search) -> Batch | NativeBatch | None:
+        """Return an empty batch for the bucket, or None if it cannot be one."""
+        for choice in choices(bucket.model, self._env.device.type, width=bucket.width):
+            with suppress(UnsupportedModelError):
+                return self._made(bucket, search.problem.model, choice)
+        self._alone_only.add(bucket)
+        return None
+
+    def _made(self, bucket: Bucket, model: nn.Module, choice: Choice) -> Batch | NativeBatch:
+        if choice == NATIVE and bucket.optimizer is Lbfgs:
+            check_parameters(model)
+            return NativeBatch(bucket.spec, model, self._env)
         return Batch(
             bucket.spec,
-            formulation,
+            formulated(bucket.spec, model, choice),
             optimizer=bucket.optimizer,
             choice=choice,
-            like=like,
+            like=next(model.parameters()).detach(),
             env=self._env,
         )
 
     def _flush(self) -> Iterator[Answer]:
         while self._answers:
             yield self._answers.popleft()
+
+
+def check_parameters(model: nn.Module) -> None:
+    """Raise an error if two layers share a parameter: formulations give each layer its own gradient.
+
+    Raises:
+        UnsupportedModelError: If so.
+    """
+    if len(list(model.parameters())) < len(list(model.named_parameters(remove_duplicate=False))):
+        raise UnsupportedModelError("two of its layers share a parameter")
+
+
+def formulated(spec: ObjectiveSpec, model: nn.Module, choice: Choice) -> Formulation:
+    """Return what computes the lanes' gradients.
+
+    Raises:
+        UnsupportedModelError: If it does not know an operation of the model, or cannot tell what batch norms
+            take in where that is asked for.
+    """
+    check_parameters(model)
+    known = WATCHED if spec.watched else FORMULATIONS
+    if choice.formulation not in known:
+        raise UnsupportedModelError(f"{choice.formulation} does not know the objective")
+    return known[choice.formulation](model, choice.lanes)
 
 
 def _failure(task_id: str, error: Exception) -> TaskFailure:
@@ -204,7 +234,7 @@ def _failure(task_id: str, error: Exception) -> TaskFailure:
     return TaskFailure(task_id, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def _bucket(search: Search, recipe: Recipe) -> Bucket | None:
+def bucket_of(search: Search, recipe: Recipe) -> Bucket | None:
     """Return what the task shares a batch by; None where it cannot be a lane."""
     problem = search.problem
     if problem.simulated or type(search.optimizer) not in OPTIMIZERS:
@@ -224,6 +254,16 @@ def _bucket(search: Search, recipe: Recipe) -> Bucket | None:
         varied=recipe.total_variation > 0,
         joint=search.joint,
         mirrored=problem.task.defense is not None,
+        variation=recipe.variation,
+        normed=recipe.image_norm > 0,
+        watched=search.watched,
+        grouped=search.grouped,
     )
     graph = json.dumps([asdict(sent.architecture), sent.batch_norm], sort_keys=True)
-    return Bucket(sent.architecture.name, graph, spec, type(search.optimizer))
+    return Bucket(
+        spelled(sent.architecture.name, sent.architecture.config),
+        graph,
+        spec,
+        type(search.optimizer),
+        search.width,
+    )

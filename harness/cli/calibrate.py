@@ -68,7 +68,7 @@ def command(
     """
     from attacks.engine.table import chosen_by_user, current
     from harness.alike import AlikeTasks
-    from harness.calibration import Calibration, best
+    from harness.calibration import Calibration, calibrated
     from harness.execute.lane import probe_device, single_thread
 
     if verbose:
@@ -78,15 +78,15 @@ def command(
     single_thread()
     found = probe_device(gpu=device == "cuda")
     calibration = Calibration(lanes=_widths(lanes), iterations=iterations, repeats=repeats)
-    calibrated, report = chosen_by_user() or current(), []
+    engine_table, report = chosen_by_user() or current(), []
     for name, options in map(_model, models):
         alike = AlikeTasks.on(name, options, size=size, knows_labels=True, device=found)
         speeds = calibration.measure(alike)
-        calibrated = calibrated.with_choice(name, found.type, best(speeds))
+        engine_table = calibrated(engine_table, alike, speeds)
         report += _rows(name, speeds)
-        Path(output).write_text(calibrated.text, encoding="utf-8")
+        Path(output).write_text(engine_table.text, encoding="utf-8")
     if as_json:
-        emit_json({"file": output, "engine_table": calibrated.digest, "measured": report})
+        emit_json({"file": output, "engine_table": engine_table.digest, "measured": report})
         return
     columns = ("model", "formulation", "lanes", "ms_per_evaluation", "chosen")
     cells = [
@@ -100,7 +100,7 @@ def command(
         for row in report
     ]
     console().print(table([column.replace("_", " ") for column in columns], cells, numbers=("lanes",)))
-    click.echo(f"\nTable: {output} ({calibrated.digest}); LEAKBENCH_ENGINE_TABLE={output} bench run ...")
+    click.echo(f"\nTable: {output} ({engine_table.digest}); LEAKBENCH_ENGINE_TABLE={output} bench run ...")
 
 
 def _rows(model: str, speeds: list[Speed]) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ def test_granted_labels_are_used_and_not_claimed_as_recovered():
 def test_dlg_follows_the_reference_loop():
     """An independent loop: torch's L-BFGS with its defaults on the summed squared differences."""
     small = SmallProblem()
-    steps = 3
+    steps = 2
     task = small.attack_task(DlgConfig(iterations=steps, tolerance=0))
     model = materialise(small.sent)
     observed = [small.update.tensors[name] for name, _ in model.named_parameters()]

@@ -5,10 +5,11 @@ import torch
 
 from attacks.catalog import InvertingGradientsConfig
 from attacks.engine.formulations import FORMULATIONS, Layers
-from attacks.engine.program import UnsupportedModelError
-from attacks.engine.table import REFERENCE, Choice
+from attacks.engine.graphs import UnsupportedModelError
+from attacks.engine.native.build import compiler
+from attacks.engine.table import NATIVE, REFERENCE, Choice, EngineTable
 from harness.alike import AlikeTasks
-from harness.calibration import Calibration, Speed, best, is_sound
+from harness.calibration import Calibration, Speed, best, calibrated, is_sound
 
 SMALL = {"size": 16, "knows_labels": True, "device": torch.device("cpu")}
 
@@ -38,6 +39,25 @@ def test_of_about_equal_choices_the_narrowest_is_best():
     assert best([speed._replace(seconds=speed.seconds / 2) for speed in speeds[:1]] + speeds[1:]) == Choice(
         "layers", 32
     )
+
+
+def test_the_table_names_what_stands_in_for_the_native_kernel(alike):
+    layers = Speed(Choice("layers", 16), 2.0)
+    speeds = [Speed(NATIVE, 1.0), layers, Speed(REFERENCE, 4.0)]
+    table = calibrated(EngineTable(), alike, speeds)
+
+    assert table.choices("lenet,activation=sigmoid,convs=2", "cpu") == (NATIVE, layers.choice)
+    assert table.choices("lenet,activation=sigmoid,convs=3", "cpu") == (REFERENCE,)
+    assert calibrated(table, alike, speeds[1:]) == EngineTable({"cpu": {"lenet,convs=2": layers.choice}})
+
+
+@pytest.mark.skipif(compiler() is None, reason="no C++ compiler")
+def test_the_native_kernel_is_timed_where_l_bfgs_is_the_attack(alike):
+    calibration = Calibration(lanes=(1, 16), formulations=("native", "reference"), iterations=1, repeats=1)
+    relu = AlikeTasks.on("lenet", {"convs": 2, "activation": "relu"}, **SMALL)
+
+    assert {speed.choice for speed in calibration.measure(alike)} == {NATIVE, REFERENCE}
+    assert not is_sound(relu, "native")
 
 
 class Wrong(Layers):

@@ -277,7 +277,7 @@ class Branching(nn.Module):
     ],
 )
 def test_what_might_look_across_lanes_is_refused(middle, words):
-    from attacks.engine.program import UnsupportedModelError
+    from attacks.engine.graphs import UnsupportedModelError
 
     with pytest.raises(UnsupportedModelError, match=words):
         FORMULATIONS["layers"](Net(middle).train(), LANES)

@@ -11,7 +11,7 @@ from attacks.base import Reconstruction, TaskFailure
 from attacks.catalog import DlgConfig, IdlgConfig, InvertingGradientsConfig
 from attacks.dlg import Dlg
 from attacks.engine.formulations import FORMULATIONS
-from attacks.engine.table import REFERENCE, Choice, shipped
+from attacks.engine.table import NATIVE, REFERENCE, Choice, EngineTable, shipped, using
 from attacks.idlg import Idlg
 from attacks.inverting_gradients import InvertingGradients
 from defenses.catalog import ClippingConfig, PruningConfig
@@ -217,5 +217,20 @@ def test_answers_say_how_they_were_computed(monkeypatch):
 def test_the_table_names_formulations_that_exist_and_widths_that_keep_bits():
     table = shipped()
     for choice in [*table.models["cpu"].values(), *table.otherwise.values()]:
-        assert choice.formulation in (*FORMULATIONS, "reference")
+        assert choice.formulation in (*FORMULATIONS, "native", "reference")
         assert choice.lanes == 1 or choice.lanes % 16 == 0
+
+
+@pytest.mark.parametrize("lanes", [NATIVE, Choice("layers", 16), REFERENCE])
+def test_an_error_in_the_answer_is_that_tasks_alone(lanes):
+    """What takes a defense out of a batch is a plug-in's code."""
+
+    def broken(images, labels):
+        raise RuntimeError("not invertible")
+
+    tasks = [SmallProblem(seed=i).attack_task(DlgConfig(iterations=1), task_id=str(i)) for i in range(3)]
+    tasks[1] = replace(tasks[1], adaptive=True, unperturb=broken)
+    with using(EngineTable({}, {"cpu": lanes})):
+        answers = {answer.task_id: answer for answer in Dlg().solve(tasks, SmallEnv())}
+    assert "not invertible" in answers["1"].error
+    assert all(isinstance(answers[name], Reconstruction) for name in "02")

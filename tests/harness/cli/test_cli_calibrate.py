@@ -21,8 +21,8 @@ def test_it_writes_a_table_with_the_models_measured_and_keeps_the_others(tmp_pat
     told = json.loads(capsys.readouterr().out)
     table = EngineTable.parse(path.read_text())
     (chosen,) = [row for row in told["measured"] if row["chosen"]]
-    assert table.choose("lenet", "cpu") == Choice(chosen["formulation"], chosen["lanes"])
-    assert table.models["cpu"].keys() == shipped().models["cpu"].keys()
+    assert table.choices("lenet,convs=2", "cpu")[0] == Choice(chosen["formulation"], chosen["lanes"])
+    assert table.models["cpu"].keys() == {*shipped().models["cpu"], "lenet,convs=2"}
     assert told["engine_table"] == table.digest
 
 
