@@ -6,6 +6,7 @@ Every hook has plain training as its default (`fl.hooks`), so a defense's file h
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -21,12 +22,14 @@ from fl.hooks import (
     Trainer,
 )
 from fl.specs import Config
-from fl.types import Observation, Tensors, Wrapper
+from fl.types import Artifact, ModelState, Observation, PublicData, Tensors, Wrapper
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
 
 __all__ = [
+    "AdversaryContext",
     "Batch",
     "ClientContext",
     "ClientDefense",
@@ -42,6 +45,27 @@ __all__ = [
 ConfigT = TypeVar("ConfigT", bound=Config)
 Params = Any
 """A pytree of tensors, which the engine stacks over lanes."""
+
+
+@dataclass(frozen=True)
+class AdversaryContext:
+    """What an adaptive attacker has when it works out what a defense did to a batch.
+
+    Attributes:
+        observation: What it sees.
+        rounds: Rounds of the federation, where schedules depend on them.
+        public: Its own images, or None where the threat model grants none.
+        artifacts: What the defense's public stages made, by the request's name; never a private one.
+        build: From a model's state to the module, wrappers included, on the device.
+        stream: A generator of this target alone, in the same state at every call.
+    """
+
+    observation: Observation
+    rounds: int
+    public: PublicData | None
+    artifacts: Mapping[str, Artifact]
+    build: Callable[[ModelState], nn.Module]
+    stream: torch.Generator
 
 
 @dataclass(frozen=True)
@@ -92,3 +116,22 @@ class Defense(Generic[ConfigT]):
             NotImplementedError: If the defense has no mirror (its card says so).
         """
         raise NotImplementedError(f"{type(self).__name__} has no mirror")
+
+    def unperturb(self, images: Tensor, labels: Tensor, context: AdversaryContext) -> Tensor:
+        """Return the private batch, as an adaptive attacker works it out from the one that was trained on.
+
+        For a defense that changes the batch by what the attacker can compute or expect, if not exactly.
+
+        Args:
+            images: The batch that was trained on, as the attack recovered it: `n x C x H x W`, private images
+                being in [0, 1], but not clamped.
+            labels: Its labels as the attacker knows or recovered them: `n` int64, or `n x outputs`.
+            context: What else the attacker has.
+
+        Returns:
+            `n x C x H x W`, not clamped.
+
+        Raises:
+            NotImplementedError: If the defense has no such thing (its card says so).
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be taken out of a batch")

@@ -16,6 +16,7 @@ from defenses.cards_batch import (
     LabelSmoothingConfig,
     MixupConfig,
 )
+from defenses.cards_shadowdef import SHADOWDEF_CARDS
 from defenses.cards_update import (
     CLIPPING,
     FIXED_STEP,
@@ -68,9 +69,14 @@ __all__ = [
     "QuantizationConfig",
     "SignConfig",
     "adaptation",
+    "after_the_batch",
     "hooks_of",
     "is_mirrored",
+    "is_simulated",
+    "unperturbs",
 ]
+
+Adaptation = Literal["mirror", "unperturb", "simulation", "none"]
 
 CLIENT_HOOKS = ("sampler", "inspect", "perturb_batch", "loss", "gradients", "protect")
 SERVER_HOOKS = ("visible", "per_update", "release")
@@ -159,21 +165,45 @@ def hooks_of(plugin: Plugin) -> frozenset[str]:
     return DEFENSES.get(plugin.name).hooks
 
 
-def adaptation(card: DefenseCard[Any]) -> Literal["mirror", "simulation", "none"]:
-    """Return how an adaptive attacker accounts for a defense (for a chain: `is_mirrored`)."""
+def adaptation(card: DefenseCard[Any]) -> Adaptation:
+    """Return how an adaptive attacker accounts for a defense (for a chain, each of its links)."""
     if card.mirrored:
         return "mirror"
+    if card.unperturbs:
+        return "unperturb"
     return "simulation" if card.hooks & HOOKS_BEFORE_THE_UPDATE else "none"
 
 
-def is_mirrored(plugin: Plugin) -> bool:
-    """Return whether an adaptive attacker gets a configured defense's mirror: a chain needs every link's.
+def is_simulated(plugin: Plugin) -> bool:
+    """Return whether an adaptive attacker must simulate the client under a configured defense.
 
-    Without one it works through the simulated client.
+    So it is unless there is a mirror or `unperturb`; a chain needs one of them for every link.
     """
+    return bool({adaptation(card) for card in _cards(plugin)} - {"mirror", "unperturb"})
+
+
+def is_mirrored(plugin: Plugin) -> bool:
+    """Return whether an adaptive attacker gets a configured defense's mirror."""
+    return not is_simulated(plugin) and any(card.mirrored for card in _cards(plugin))
+
+
+def unperturbs(plugin: Plugin) -> bool:
+    """Return whether an adaptive attacker takes a configured defense, or part of a chain, out of a batch."""
+    return not is_simulated(plugin) and any(card.unperturbs for card in _cards(plugin))
+
+
+def after_the_batch(plugin: Plugin) -> Plugin | None:
+    """Return what `unperturb` leaves of a defense to its mirror and the simulated client, if anything."""
+    if not isinstance(plugin.config, ChainConfig):
+        return None
+    kept = tuple(link for link in plugin.config.links if not link.card.unperturbs)
+    return Plugin(plugin.name, plugin.version, ChainConfig(links=kept)) if kept else None
+
+
+def _cards(plugin: Plugin) -> list[DefenseCard[Any]]:
     if isinstance(plugin.config, ChainConfig):
-        return all(link.card.mirrored for link in plugin.config.links)
-    return DEFENSES.get(plugin.name).mirrored
+        return [link.card for link in plugin.config.links]
+    return [DEFENSES.get(plugin.name)]
 
 
 def _none_budget(config: NoConfig) -> NoiseBudget:
@@ -194,10 +224,16 @@ def _chain_budget(config: ChainConfig) -> NoiseBudget:
 
 
 def _chain_compatible(config: ChainConfig, setting: Setting) -> str | None:
-    for link in config.links:
+    ways = [adaptation(link.card) for link in config.links]
+    for link, way in zip(config.links, ways, strict=True):
         reason = link.card.compatible(link.config, setting)
-        if reason is None and setting.attacker == "adaptive" and adaptation(link.card) == "none":
-            reason = "it has no mirror for an adaptive attacker"
+        if reason is None and setting.attacker == "adaptive":
+            if way == "none":
+                reason = "it has no mirror for an adaptive attacker"
+            elif way == "simulation" and "unperturb" in ways:
+                reason = (
+                    "an adaptive attacker cannot simulate it where it takes another link out of the batch"
+                )
         if reason is not None:
             return f"link {link.name!r}: {reason}"
     return None
@@ -226,9 +262,10 @@ CHAIN = DefenseCard(
     implementation="defenses.chain:Chain",
     noise_budget=_chain_budget,
     hooks=HOOKS,  # what its links may override; `hooks_of` narrows it to those of a configuration
-    mirrored=True,  # where every link is: `is_mirrored`
+    mirrored=True,  # where its links are: `is_mirrored`
+    unperturbs=True,  # likewise: `unperturbs`
     compatible=_chain_compatible,
     stages=_chain_stages,
 )
 
-CARDS: tuple[DefenseCard[Any], ...] = (NONE, *UPDATE_CARDS, *BATCH_CARDS, CHAIN)
+CARDS: tuple[DefenseCard[Any], ...] = (NONE, *UPDATE_CARDS, *BATCH_CARDS, *SHADOWDEF_CARDS, CHAIN)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from defenses import DEFENSES
 from defenses.base import (
+    AdversaryContext,
     Batch,
     ClientContext,
     ClientDefense,
@@ -82,6 +83,13 @@ class Chain(Defense[ChainConfig]):
         for link, its in zip(self.links, params, strict=True):
             gradients = link.mirror(its, gradients)
         return gradients
+
+    def unperturb(self, images: Tensor, labels: Tensor, context: AdversaryContext) -> Tensor:
+        """Take every link that can be taken out of the batch out of it, the last first."""
+        for link, defense in zip(reversed(self.config.links), reversed(self.links), strict=True):
+            if link.card.unperturbs:
+                images = defense.unperturb(images, labels, context)
+        return images
 
 
 class _ChainClient(ClientDefense):

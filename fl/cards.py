@@ -75,6 +75,8 @@ class StageRequest:
         inputs: Keys of the stages it is computed from.
         private: Whether the artifact holds private data and stays with the federation and score stages.
         resources: What it asks for.
+        files: Where files lie whose digests `config` holds, by a name of the plug-in's own; not part of the
+            key.
     """
 
     name: str
@@ -85,6 +87,7 @@ class StageRequest:
     inputs: tuple[str, ...] = ()
     private: bool = False
     resources: Resources = field(default_factory=Resources)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
@@ -216,6 +219,8 @@ class DefenseCard(Card[ConfigT]):
         noise_budget: From a configuration to its noise budget (a chain takes that of its last link).
         hooks: Names of the hooks it overrides (`fl.hooks`, `defenses.base`).
         mirrored: It has `estimate` and `mirror`, so that an adaptive attacker can model it.
+        unperturbs: It has `unperturb`, so that an adaptive attacker can take out of a recovered batch what it
+            put in; such a defense acts through `perturb_batch` alone.
         compatible: Reason why it cannot work in a setting, or None.
         stages: What must be prepared for it.
         resources: What one federation under it asks for.
@@ -224,6 +229,7 @@ class DefenseCard(Card[ConfigT]):
     noise_budget: Callable[[ConfigT], NoiseBudget]
     hooks: frozenset[str]
     mirrored: bool
+    unperturbs: bool = False
     compatible: Callable[[ConfigT, Setting], str | None] = always_compatible
     stages: Callable[[ConfigT, TrialSpec], list[StageRequest]] = no_stages
     resources: Resources = field(default_factory=Resources)

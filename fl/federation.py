@@ -76,12 +76,9 @@ class Federation:
         self._artifacts = artifacts or {}
         self._manipulation = manipulation
         private = data.part("private")
+        stream = streams.numpy("partition")
         self._held = assign(
-            spec.partition,
-            private.labels,
-            clients=spec.clients,
-            stream=streams.numpy("partition"),
-            groups=private.groups,
+            spec.partition, private.labels, clients=spec.clients, stream=stream, groups=private.groups
         )
         self._clients: dict[int, Client] = {}
         self._trainers: list[tuple[_ModelKind, LocalTrainer]] = []
@@ -114,9 +111,14 @@ class Federation:
         return len(self._held[client])
 
     @cached_property
+    def holders(self) -> dict[int, int]:
+        """The client that holds an image, by its position in the private part."""
+        return {int(position): client for client, hand in enumerate(self._held) for position in hand}
+
+    @property
     def held(self) -> tuple[int, ...]:
         """Positions in the private part of the images that some client holds, in order."""
-        return tuple(sorted(int(position) for hand in self._held for position in hand))
+        return tuple(sorted(self.holders))
 
     @cached_property
     def patient_overlap(self) -> bool | None:

@@ -96,6 +96,9 @@ class Trainer(Protocol):
     def task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the task's mean loss; labels may be soft."""
 
+    def float_buffers(self) -> Tensors:
+        """Return copies of the floating-point buffers (batch-norm statistics) as they are now."""
+
 
 @dataclass(frozen=True)
 class Step:

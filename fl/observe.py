@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fl.batch_norm import batch_statistics, inferred_statistics, running_statistics
 from fl.candidate_bounds import unobservable
 from fl.checkpoints import Checkpoint
 from fl.client import ClientRecord, local_training
@@ -19,14 +20,17 @@ from fl.errors import NotApplicableError
 from fl.federation import Federation
 from fl.parameter_difference import infer_gradient, returned_model
 from fl.server import aggregate
-from fl.specs import ObservationForm, ThreatModel
+from fl.specs import BatchNormTier, ObservationForm, ThreatModel
 from fl.targets import Target, candidates, draw_targets, labels_of
 from fl.types import Knowledge, LocalTraining, ModelState, Observation, RoundView, Secret, Tensors, Update
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 __all__ = ["Observed", "Target", "batch_statistics", "candidates", "draw_targets", "observe"]
+
+KEPT: tuple[BatchNormTier, ...] = ("none", "proxy")
+"""Tiers in which nothing is known of the statistics that clients compute."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,10 @@ def observe(
 ) -> Observed:
     """Return what the adversary sees of a target, and the secret behind it.
 
-    The observation holds no update where every observed client refused. Without knowledge of batch-norm
-    statistics (`none`) the clients keep theirs: the update has no buffers. Seen as a `parameter_difference`,
-    an update is the gradient inferred from the model sent and the one returned, both float32; its length is
-    right where the local hyper-parameters are known.
+    The observation holds no update where every observed client refused. Without knowledge of the clients'
+    batch-norm statistics (`none`, `proxy`) they keep them: the update has no buffers. Seen as a
+    `parameter_difference`, an update is the gradient inferred from the model sent and the one returned, both
+    float32; its length is right where the local hyper-parameters are known.
 
     Args:
         federation: The federation.
@@ -96,7 +100,7 @@ def _observe_updates(
         update = aggregate([federation.server_defense.per_update(u) for u in sending], federation.spec)
     ids = tuple(image_id for record in records for image_id in record.image_ids)
     labels = torch.cat([record.labels for record in records])
-    if threat_model.knowledge.batch_norm == "none" and update is not None:
+    if threat_model.knowledge.batch_norm in KEPT and update is not None:
         update = replace(update, buffers={})
     local = _local_training(federation, target, threat_model)
     if form == "parameter_difference" and update is not None:
@@ -107,7 +111,9 @@ def _observe_updates(
     knowledge = Knowledge(
         labels=labels if threat_model.knowledge.labels == "known" else None,
         local_training=local,
-        batch_norm=_batch_norm(federation, sent, records, threat_model),
+        batch_norm=_batch_norm(
+            federation, sent, records, update, tier=threat_model.knowledge.batch_norm, local=local
+        ),
     )
     return Observed(
         observation=_observation(federation, target, (RoundView(target.round, sent, update),), knowledge),
@@ -139,10 +145,11 @@ def _observe_models(
     part = federation.data.part("private")
     held = zip(federation.held, labels_of(federation), strict=True)
     chosen = [position for position, labels in held if target.label in labels]
+    tier = threat_model.knowledge.batch_norm
     knowledge = Knowledge(
         labels=None,
         local_training=_local_training(federation, target, threat_model),
-        batch_norm=_running(views[-1].sent) if threat_model.knowledge.batch_norm != "none" else None,
+        batch_norm=None if tier in KEPT else running_statistics(views[-1].sent.tensors),
     )
     return Observed(
         observation=_observation(federation, target, views, knowledge),
@@ -199,50 +206,27 @@ def _local_training(
 
 
 def _batch_norm(
-    federation: Federation, sent: ModelState, records: Sequence[ClientRecord], threat_model: ThreatModel
+    federation: Federation,
+    sent: ModelState,
+    records: Sequence[ClientRecord],
+    update: Update | None,
+    *,
+    tier: BatchNormTier,
+    local: LocalTraining | None,
 ) -> Tensors | None:
-    tier = threat_model.knowledge.batch_norm
-    if tier == "none":
+    """Return what the tier grants; a proxy is made by who has the public images."""
+    if tier in KEPT:
         return None
+    image = sent.architecture.image
+    if tier == "inferred":
+        if update is None:
+            return None
+        module = federation.build(sent)
+        return inferred_statistics(
+            module, sent.tensors, update, image=image, clients=len(records), local=local
+        )
     images = torch.cat([_trained_on(federation, record) for record in records])
     if tier == "running" or not len(images):
-        return _running(sent)
-    inputs = sent.architecture.image.normalise(images.to(federation.device))
+        return running_statistics(sent.tensors)
+    inputs = image.normalise(images.to(federation.device))
     return batch_statistics(federation.build(sent), inputs)
-
-
-def _running(sent: ModelState) -> Tensors:
-    return {
-        name: tensor
-        for name, tensor in sent.tensors.items()
-        if name.endswith((".running_mean", ".running_var"))
-    }
-
-
-def batch_statistics(module: nn.Module, inputs: Tensor) -> Tensors:
-    """Return mean and biased variance of every batch-norm layer's input, named as its running statistics.
-
-    Args:
-        module: The model; its mode decides with which statistics the layers before normalise.
-        inputs: The batch, normalised, `n x C x H x W`.
-
-    Returns:
-        Per layer `<layer>.running_mean` and `<layer>.running_var`, a value per channel, on the CPU.
-    """
-    found: dict[str, Tensor] = {}
-
-    def note(name: str, x: Tensor) -> None:
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        variance, mean = torch.var_mean(x, dim=axes, correction=0)
-        found[f"{name}.running_mean"], found[f"{name}.running_var"] = mean.cpu(), variance.cpu()
-
-    handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
-        for name, layer in module.named_modules()
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)
-    ]
-    with torch.no_grad():
-        module(inputs)
-    for handle in handles:
-        handle.remove()
-    return found

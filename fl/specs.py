@@ -30,6 +30,7 @@ from fl.federation_spec import (
 __all__ = [
     "JSON",
     "BatchNormMode",
+    "BatchNormTier",
     "ByPatient",
     "Config",
     "Dirichlet",
@@ -59,6 +60,7 @@ __all__ = [
 ObservationKind = Literal["update", "aggregate", "global_model"]
 ObservationForm = Literal["shared", "parameter_difference"]
 TaskKind = Literal["multiclass", "binary", "multilabel"]
+BatchNormTier = Literal["none", "proxy", "running", "inferred", "exact"]
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,11 @@ class KnowledgeSpec(Config):
 
     labels: Literal["unknown", "known"] = "unknown"
     local_hyperparameters: bool = Field(True, description="local learning rate, steps, batch size and epochs")
-    batch_norm: Literal["none", "running", "exact"] = Field(
-        "running", description="none; running statistics of the model sent; exact statistics of the batch"
+    batch_norm: BatchNormTier = Field(
+        "running",
+        description="statistics of batch norms' inputs. none; proxy: of public images under the model sent; "
+        "running: those in the model sent; inferred: the batch's, from the running ones before and after; "
+        "exact: the batch's",
     )
     public_data: bool = Field(True, description="the public part of the data set (or `public:`)")
 

@@ -184,7 +184,7 @@ class Knowledge:
     Attributes:
         labels: `n` int64 (multiclass), or `n x outputs` float (binary, multilabel), in batch order.
         local_training: Local learning rate, steps, batch size and epochs.
-        batch_norm: Statistics by buffer name: the running ones of the model sent, or the batch's exact ones.
+        batch_norm: Statistics of batch norms' inputs by buffer name (`fl.batch_norm`), of the tier granted.
     """
 
     labels: Tensor | None = None
@@ -290,6 +290,14 @@ class PublicData(Protocol):
         """`C x H x W`, the mean of `images`."""
 
 
+def _nothing_kept() -> Artifact | None:
+    return None
+
+
+def _keep_nothing(artifact: Artifact) -> None:
+    """Leave a stage that is interrupted to begin anew."""
+
+
 @dataclass(frozen=True)
 class StageContext:
     """What the implementation of a plug-in's stage may use besides its config and inputs.
@@ -297,9 +305,12 @@ class StageContext:
     Attributes:
         streams: The trial's streams.
         device: Where to compute.
-        public: The attacker's own images, or None if the stage is a defense's on private data.
+        public: The public images, or None where the data has none.
         build: From a model's state to the module, wrappers included.
         progress: Called with a share in [0, 1] and a word or two.
+        files: The request's files (`fl.cards.StageRequest`).
+        kept: Returns what `keep` stored last in an earlier, interrupted run of this stage, or None.
+        keep: Stores what a long stage can go on from; gone once the stage is done.
     """
 
     streams: Streams
@@ -307,3 +318,6 @@ class StageContext:
     public: PublicData | None
     build: Callable[[ModelState], torch.nn.Module]
     progress: Callable[[float, str], None]
+    files: Mapping[str, str] = field(default_factory=dict)
+    kept: Callable[[], Artifact | None] = _nothing_kept
+    keep: Callable[[Artifact], None] = _keep_nothing

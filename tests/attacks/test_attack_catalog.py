@@ -20,7 +20,7 @@ from fl.errors import DataUnavailableError
 from fl.specs import FederationSpec, KnowledgeSpec, NoConfig, Task, ThreatModel
 
 INFO = DataInfo(
-    Task("multiclass", 10), channels=1, size=16, images={"public": 5}, public=True, fingerprint="x"
+    Task("multiclass", 10), channels=1, size=16, images={"public": 50}, public=True, fingerprint="x"
 )
 SETTING = Setting(
     data=INFO,
@@ -46,7 +46,15 @@ def knowing(setting, **knowledge):
 
 
 def test_every_attack_is_registered_under_its_name():
-    assert ATTACKS.names() == ["dlg", "idlg", "inverting_gradients", "mean_image", "random_guess"]
+    assert ATTACKS.names() == [
+        "dlg",
+        "gias",
+        "gradinversion",
+        "idlg",
+        "inverting_gradients",
+        "mean_image",
+        "random_guess",
+    ]
 
 
 def test_everything_applies_to_a_fedsgd_update():

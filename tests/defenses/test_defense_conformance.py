@@ -1,3 +1,8 @@
+import functools
+
+import torch
+
+from defenses.cards_shadowdef import GENERATOR, SHADOWDEF, ShadowDefConfig
 from defenses.catalog import (
     CARDS,
     CHAIN,
@@ -22,7 +27,11 @@ from defenses.catalog import (
     QuantizationConfig,
     SignConfig,
 )
-from harness.testing import DefenseConformance
+from fl.generators import stage
+from fl.generators.config import GeneratorConfig
+from fl.seeds import Streams
+from fl.types import Artifact, StageContext
+from harness.testing import DefenseConformance, SmallProblem
 
 
 class TestNone(DefenseConformance):
@@ -127,6 +136,37 @@ class TestNegativeLabelSmoothing(DefenseConformance):
 
 class TestMixup(DefenseConformance):
     card = MIXUP
+
+
+@functools.cache
+def shadow_generator() -> Artifact:
+    small = SmallProblem()
+    config = GeneratorConfig(latent=8, width=4, mapping_layers=2, steps=60, batch_size=8)
+    context = StageContext(
+        streams=Streams(0),
+        device=torch.device("cpu"),
+        public=small.public,
+        build=small.env().build,
+        progress=lambda share, word: None,
+    )
+    return stage.train({"generator": config.resolved(), "image": list(small.image.shape[:2])}, {}, context)
+
+
+class TestShadowDef(DefenseConformance):
+    card = SHADOWDEF
+    config = ShadowDefConfig(latent_steps=40, latent_lr=0.05, shadow_steps=2)
+
+    def artifacts(self):
+        return {GENERATOR: shadow_generator()}
+
+
+class TestShadowDefAsReleased(TestShadowDef):
+    config = ShadowDefConfig(variant="as_released", shadow_steps=2)
+
+
+class TestPermutedShadowDef(TestShadowDef):
+    config = ShadowDefConfig(latent_steps=40, latent_lr=0.05, shadow_steps=2, placement="permuted")
+    random = True
 
 
 class TestNoisyChain(DefenseConformance):

@@ -1,0 +1,143 @@
+"""What a generator is configured by, and the stage that makes one; read without torch or numpy."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from fl.cards import Resources, Setting, StageRequest
+from fl.data import DATASETS
+from fl.generators.layout import FACES, checkpoint_digest, checkpoint_layout
+from fl.specs import Config, Plugin, TrialSpec
+
+STAGE_KIND = "prior"
+STAGE_VERSION = 1
+"""Bumped when trained generators change."""
+
+MIN_SIZE, MAX_SIZE = 16, 128
+"""Sides, in pixels, of images that a generator can be trained for."""
+
+MIN_IMAGES = 16
+"""Public images below which no generator is trained."""
+
+_KEPT = 4096
+_requests: dict[tuple[str, str, int, str], StageRequest] = {}
+
+
+class GeneratorConfig(Config):
+    """A generator of images: trained on the public images, or weights that are there already."""
+
+    kind: Literal["dcgan", "wgan_gp"] = Field(
+        "dcgan", description="how it is trained: non-saturating loss, or Wasserstein with gradient penalty"
+    )
+    latent: int = Field(64, ge=2, description="entries of a latent vector")
+    width: int = Field(
+        16, ge=2, description="feature maps of the last block; the first has up to 4 times as many"
+    )
+    mapping_layers: int = Field(
+        0, ge=0, le=8, description="fully connected layers between latent vector and synthesis; 0: none"
+    )
+    steps: int = Field(1500, ge=1, description="generator steps (wgan_gp: 5 critic steps each)")
+    batch_size: int = Field(32, ge=2)
+    lr: float | None = Field(None, gt=0, description="Adam's step; dcgan: 2e-4, wgan_gp: 1e-4, as published")
+    average: float = Field(
+        0.995, ge=0, lt=1, description="decay of the running mean of weights that is kept; 0: the last ones"
+    )
+    checkpoint: str | None = Field(
+        None,
+        min_length=1,
+        description=f"a .safetensors file that fl.generators.files.write wrote, or {FACES}: the packaged "
+        "DCGAN of 64x64 RGB faces; nothing is trained, and no other option applies",
+    )
+
+    @model_validator(mode="after")
+    def _checkpoint_comes_alone(self) -> GeneratorConfig:
+        if self.checkpoint is not None:
+            fields = type(self).model_fields
+            changed = [name for name in fields if getattr(self, name) != fields[name].default]
+            if changed != ["checkpoint"]:
+                raise ValueError(f"a checkpoint brings its own architecture; leave out {changed[0]}")
+        return self
+
+    @property
+    def step_size(self) -> float:
+        """Adam's step (Radford et al. 2016, section 3; Gulrajani et al. 2017, algorithm 1)."""
+        return self.lr if self.lr is not None else {"dcgan": 2e-4, "wgan_gp": 1e-4}[self.kind]
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the identity: of a checkpoint, a digest of its content and nothing else.
+
+        Raises:
+            DataUnavailableError: If the checkpoint's file cannot be read.
+        """
+        if self.checkpoint is None:
+            return super().resolved()
+        return {"checkpoint": f"sha256:{checkpoint_digest(self.checkpoint)}"}
+
+
+def generator_stage(config: GeneratorConfig, spec: TrialSpec, *, name: str) -> list[StageRequest]:
+    """Return the stage that makes a trial's generator; none where a trial has no data set at all.
+
+    Its key holds the generator's configuration, the public data and the seed; not the model, the federation,
+    the defense or the attack, which therefore share it. Of a checkpoint it holds the content and the images'
+    shape.
+
+    Args:
+        config: The generator.
+        spec: The trial.
+        name: Under which the plug-in finds the artifact (`fl.generators.stage.load` takes it).
+
+    Raises:
+        DataUnavailableError: If the public data or the checkpoint are not on this machine.
+    """
+    source = spec.public or spec.data
+    if source is None:
+        return []
+    address = (config.canonical, source.canonical, spec.seed, name)
+    if address not in _requests:
+        while len(_requests) >= _KEPT:
+            del _requests[next(iter(_requests))]
+        _requests[address] = _request(config, source, spec.seed, name)
+    return [_requests[address]]
+
+
+def generator_unfit(config: GeneratorConfig, setting: Setting) -> str | None:
+    """Return why no such generator can be had for a setting's images, or None.
+
+    Whether an attacker is granted the public images is not asked here.
+
+    Raises:
+        DataUnavailableError: If the checkpoint cannot be read.
+    """
+    data = setting.data
+    if config.checkpoint is not None:
+        return checkpoint_layout(config.checkpoint).unfit(data.channels, data.size)
+    if not MIN_SIZE <= data.size <= MAX_SIZE:
+        return f"generators are trained for {MIN_SIZE} to {MAX_SIZE} pixels a side, these have {data.size}"
+    if setting.public_images < MIN_IMAGES:
+        return (
+            f"a generator is trained on at least {MIN_IMAGES} public images, there are "
+            f"{setting.public_images} (public: names another data set)"
+        )
+    return None
+
+
+def _request(config: GeneratorConfig, source: Plugin, seed: int, name: str) -> StageRequest:
+    info = DATASETS.get(source.name).describe(source.config)
+    needs: dict[str, Any] = {
+        "generator": json.loads(config.canonical),
+        "image": [info.channels, info.size],
+    }
+    if config.checkpoint is None:
+        needs |= {"public": json.loads(source.canonical), "fingerprint": info.fingerprint, "seed": seed}
+    return StageRequest(
+        name=name,
+        kind=STAGE_KIND,
+        implementation="fl.generators.stage:train",
+        version=STAGE_VERSION,
+        config=needs,
+        files={} if config.checkpoint is None else {"checkpoint": config.checkpoint},
+        resources=Resources(gpus=0.5, memory_mib=2048),
+    )

@@ -1,0 +1,109 @@
+"""What a generator looks like, and files of its weights as far as they can be read without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fl.data import assets
+from fl.errors import DataUnavailableError
+
+FACES = "gan-faces"
+"""The packaged DCGAN of 64x64 RGB faces (`fl.data.assets`)."""
+
+METADATA = "generator"
+"""Under which the metadata of a safetensors file hold the layout."""
+
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything that rebuilds a generator without weights; plain JSON.
+
+    Attributes:
+        family: `upsampling` (ours), or `transposed`: the layout of PyTorch's DCGAN tutorial, for 64x64.
+        channels: C of its images.
+        size: Height and width that it draws at, in pixels.
+        latent: Entries of a latent vector.
+        width: Feature maps of the last block.
+        mapping_layers: Layers between latent vector and synthesis.
+        shown: Height and width that its images are averaged down to; None: as they are drawn.
+    """
+
+    family: Literal["upsampling", "transposed"]
+    channels: int
+    size: int
+    latent: int
+    width: int
+    mapping_layers: int = 0
+    shown: int | None = None
+
+    def unfit(self, channels: int, size: int) -> str | None:
+        """Return why it cannot give images of `channels` x `size` x `size`, or None."""
+        if self.channels != channels:
+            return f"the generator's images have {self.channels} channels, the private ones {channels}"
+        if self.size < size:
+            return f"the generator's images have {self.size} pixels a side, the private ones {size}"
+        return None
+
+    def showing(self, size: int) -> Layout:
+        """Return the layout with images averaged down to `size`."""
+        return replace(self, shown=None if size == self.size else size)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        return asdict(self)
+
+
+FACES_LAYOUT = Layout("transposed", channels=3, size=64, latent=100, width=64)
+
+
+def checkpoint_digest(checkpoint: str) -> str:
+    """Return the sha256 of a checkpoint's file, in hex; of a packaged one without fetching it.
+
+    Raises:
+        DataUnavailableError: If the file cannot be read.
+    """
+    if checkpoint == FACES:
+        return assets.ASSETS[FACES].members[0].sha256
+    try:
+        return hashlib.sha256(Path(checkpoint).expanduser().read_bytes()).hexdigest()
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(checkpoint, error) from error
+
+
+def checkpoint_layout(checkpoint: str) -> Layout:
+    """Return the layout of a checkpoint; of a file, from its header alone.
+
+    Raises:
+        DataUnavailableError: If the file cannot be read or holds no generator.
+    """
+    if checkpoint == FACES:
+        return FACES_LAYOUT
+    try:
+        with Path(checkpoint).expanduser().open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            header = file.read(length) if length <= _MAX_HEADER_BYTES else b""
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(checkpoint, error) from error
+    try:
+        return Layout(**json.loads(json.loads(header)["__metadata__"][METADATA]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataUnavailableError(
+            f"{checkpoint}: expected a generator that `fl.generators.files.write` wrote (safetensors, its "
+            f"layout under {METADATA!r} in the metadata), got a file without one; weights of other projects "
+            "have to be renamed first (docs/priors.md)"
+        ) from error
+
+
+def _unreadable(checkpoint: str, error: Exception) -> DataUnavailableError:
+    reason = getattr(error, "strerror", None) or error
+    return DataUnavailableError(
+        f"expected a generator's checkpoint, cannot read {checkpoint!r}: {reason}; name a .safetensors file "
+        f"or {FACES}"
+    )

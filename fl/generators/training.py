@@ -1,0 +1,155 @@
+"""Training a generator against a critic: the losses and steps of DCGAN and WGAN-GP.
+
+Every draw of a step comes from a stream that names the step, so a training that was interrupted goes on from
+its last kept state to the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fl.generators.architecture import Critic, Generator, initialise
+from fl.generators.config import GeneratorConfig
+from fl.generators.layout import Layout
+from fl.seeds import Streams
+from fl.types import Artifact
+
+CRITIC_STEPS = 5
+PENALTY = 10.0
+"""Gulrajani et al. 2017, arXiv 1704.00028, algorithm 1."""
+
+BETAS = {"dcgan": (0.5, 0.999), "wgan_gp": (0.0, 0.9)}
+"""Of Adam: Radford et al. 2016, section 3; Gulrajani et al. 2017, algorithm 1."""
+
+
+@dataclass
+class Training:
+    """A generator in training.
+
+    Args:
+        config: How.
+        layout: Of the generator.
+        images: `N x C x H x W` in [0, 1], on the device to compute on.
+        streams: Every draw's.
+
+    Attributes:
+        done: Generator steps taken.
+        generator: As it is optimised.
+        average: The running mean of its weights.
+    """
+
+    config: GeneratorConfig
+    layout: Layout
+    images: Tensor
+    streams: Streams
+    done: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        device, config = self.images.device, self.config
+        self.generator, self.average = Generator(self.layout), Generator(self.layout)
+        self._critic = Critic(self.layout)
+        initialise(self.generator, self.streams.torch("generator_weights"))
+        initialise(self._critic, self.streams.torch("critic_weights"))
+        self.average.load_state_dict(self.generator.state_dict())
+        for module in (self.generator, self.average, self._critic):
+            module.to(device)
+        betas = BETAS[config.kind]
+        self._rules = {
+            "generator": torch.optim.Adam(self.generator.parameters(), lr=config.step_size, betas=betas),
+            "critic": torch.optim.Adam(self._critic.parameters(), lr=config.step_size, betas=betas),
+        }
+
+    def step(self) -> None:
+        """Train the critic, then the generator once."""
+        streams = self.streams.at(step=self.done)
+        wasserstein = self.config.kind == "wgan_gp"
+        for turn in range(CRITIC_STEPS if wasserstein else 1):
+            stream = streams.torch("critic_step", turn=turn)
+            chosen = torch.randint(len(self.images), (self.config.batch_size,), generator=stream)
+            real = self.images[chosen.to(self.images.device)]
+            with torch.no_grad():
+                fake = self.generator(self._latents(stream))
+            loss = _wasserstein_critic if wasserstein else _saturating_critic
+            self._descend("critic", self._critic, loss(self._critic, real, fake, stream))
+        scores = self._critic(self.generator(self._latents(streams.torch("generator_step"))))
+        self._descend("generator", self.generator, -scores.mean() if wasserstein else _as_real(scores))
+        self.done += 1
+        self._follow()
+
+    def state(self) -> Artifact:
+        """Return all that a training goes on from."""
+        modules = {"generator": self.generator, "average": self.average, "critic": self._critic}
+        tensors = {f"{m}.{k}": t for m, module in modules.items() for k, t in _named(module)}
+        for rule, optimizer in self._rules.items():
+            for index, entries in optimizer.state_dict()["state"].items():
+                tensors |= {f"{rule}_rule.{index}.{name}": tensor for name, tensor in entries.items()}
+        kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return Artifact(kept, {"done": self.done})
+
+    def resume(self, state: Artifact) -> None:
+        """Go on from `state`."""
+        device = self.images.device
+        modules = {"generator": self.generator, "average": self.average, "critic": self._critic}
+        for name, module in modules.items():
+            module.load_state_dict(_under(state.tensors, f"{name}."))
+        for rule, optimizer in self._rules.items():
+            entries: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _under(state.tensors, f"{rule}_rule.").items():
+                index, _, entry = name.partition(".")
+                entries.setdefault(int(index), {})[entry] = tensor.to("cpu" if entry == "step" else device)
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+        self.done = int(str(state.data["done"]))
+
+    def _latents(self, stream: torch.Generator) -> Tensor:
+        drawn = torch.randn(self.config.batch_size, self.layout.latent, generator=stream)
+        return drawn.to(self.images.device)
+
+    def _descend(self, rule: str, module: nn.Module, loss: Tensor) -> None:
+        parameters = list(module.parameters())
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        self._rules[rule].step()
+
+    def _follow(self) -> None:
+        """Move the average; a short way at first, lest it remember the weights it began with."""
+        decay = min(self.config.average, self.done / (self.done + 10))
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.generator.parameters(), strict=True)
+            for mean, latest in pairs:
+                mean.lerp_(latest, 1 - decay)
+
+
+CriticLoss = Callable[[Critic, Tensor, Tensor, torch.Generator], Tensor]
+
+
+def _saturating_critic(critic: Critic, real: Tensor, fake: Tensor, stream: torch.Generator) -> Tensor:
+    """Binary cross-entropy of telling real from generated images (Goodfellow et al. 2014, section 3)."""
+    return _as_real(critic(real)) + _as_real(-critic(fake))
+
+
+def _as_real(scores: Tensor) -> Tensor:
+    """-log sigmoid: for generated images, the non-saturating loss (Goodfellow et al. 2014, section 3)."""
+    return F.softplus(-scores).mean()
+
+
+def _wasserstein_critic(critic: Critic, real: Tensor, fake: Tensor, stream: torch.Generator) -> Tensor:
+    """Gulrajani et al. 2017, equation 3: scores' difference, and the gradient's length held at 1 between."""
+    share = torch.rand(len(real), 1, 1, 1, generator=stream).to(real)
+    between = (share * real + (1 - share) * fake).requires_grad_()
+    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    lengths = (slope.square().flatten(1).sum(1) + 1e-12).sqrt()
+    loss: Tensor = critic(fake).mean() - critic(real).mean() + PENALTY * (lengths - 1).square().mean()
+    return loss
+
+
+def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return list(module.state_dict().items())
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): tensor for k, tensor in tensors.items() if k.startswith(prefix)}
