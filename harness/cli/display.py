@@ -65,6 +65,7 @@ class PlainDisplay:
         if not self._began:
             self._remaining.begin(lanes=self._lanes)
             self._began = True
+        self._remaining.solve(progress.solved)
         if self._clock() - self._said >= LINE_EVERY_S:
             self._say(_standing(progress, self._remaining))
 
@@ -118,6 +119,7 @@ class LiveDisplay:
         """Take note."""
         if self._progress is None:
             self.remaining.begin(lanes=self._lanes)
+        self.remaining.solve(progress.solved)
         self._progress = progress
 
     def trial(self, done: TrialDone) -> None:
@@ -151,7 +153,7 @@ class LiveDisplay:
             return Text(f"starting on {self._where}", style="dim")
         parts: list[RenderableType] = [
             Text(_standing(progress, self.remaining)),
-            Padding(ProgressBar(total=max(progress.total, 1), completed=progress.done, width=60)),
+            Padding(ProgressBar(total=max(progress.total, 1), completed=_reached(progress), width=60)),
             Text(
                 f"{self._where}; running {len(progress.running)}, waiting {progress.items_left}", style="dim"
             ),
@@ -177,7 +179,7 @@ def ending(result: RunResult) -> str:
 
 
 def _standing(progress: Progress, remaining: Remaining) -> str:
-    parts = [f"{progress.done:,} of {progress.total:,} trials"]
+    parts = [f"{_reached(progress):,} of {progress.total:,} trials"]
     parts += [f"{progress.failed:,} failed"] if progress.failed else []
     parts += [f"{progress.retried:,} retried"] if progress.retried else []
     parts.append(duration(remaining.elapsed_s))
@@ -185,6 +187,10 @@ def _standing(progress: Progress, remaining: Remaining) -> str:
         eta = remaining.eta_s
         parts.append("time left not known yet" if eta is None else f"about {duration(eta)} left")
     return " | ".join(parts)
+
+
+def _reached(progress: Progress) -> int:
+    return progress.done + progress.solved
 
 
 def _named(done: TrialDone) -> str:

@@ -41,7 +41,8 @@ class Remaining:
     """Estimates the time left: attacks by what each kind has taken so far, all else by what a trial needed.
 
     Kinds that none has finished of are guessed from their announced evaluations, at the rate of the others.
-    All else is the lanes' time beside attacks: training, starting up.
+    All else is the lanes' time beside attacks: training, starting up. Trials that are solved, but not done
+    because their bundle is not, count as the average of those left; before any is done, as all of the time.
     """
 
     def __init__(self, kinds: Counter[Kind], *, clock: Clock = time.monotonic) -> None:
@@ -59,7 +60,11 @@ class Remaining:
     def begin(self, *, lanes: int) -> None:
         """Start the clock; what was done before tells how long trials take, but not how fast this run is."""
         self._lanes, self._began = lanes, self._clock()
-        self._attacks_s, self._done = 0.0, 0
+        self._attacks_s, self._done, self._solved = 0.0, 0, 0
+
+    def solve(self, count: int) -> None:
+        """Note how many more trials are solved, but not done."""
+        self._solved = count
 
     def finish(self, done: TrialDone) -> None:
         """Note that a trial is done."""
@@ -78,12 +83,16 @@ class Remaining:
     @property
     def eta_s(self) -> float | None:
         """Estimated seconds left; None until a trial is done that tells of the others."""
-        if not self._done or not any(map(sum, self._times.values())):
-            return None
         left = +self._left
-        attacks = sum(count * self._seconds(key) for key, count in left.items())
-        beside = max(self.elapsed_s * self._lanes - self._attacks_s, 0.0) / self._done
-        return (attacks + beside * left.total()) / self._lanes
+        ahead = max(left.total() - self._solved, 0)
+        if not any(map(sum, self._times.values())):
+            return self.elapsed_s * ahead / self._solved if self._solved else None
+        if not self._done + self._solved:
+            return None
+        attack = sum(count * self._seconds(key) for key, count in left.items()) / max(left.total(), 1)
+        attacked = self._attacks_s + self._solved * attack
+        beside = max(self.elapsed_s * self._lanes - attacked, 0.0) / (self._done + self._solved)
+        return ahead * (attack + beside) / self._lanes
 
     def _seconds(self, key: tuple[str | None, str]) -> float:
         if times := self._times.get(key):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from attacks import ATTACKS
 from attacks.base import Reconstruction, TaskFailure
+from harness.execute.answers import store_answers
 from harness.execute.environment import Environment, make_task
 from harness.execute.results import TrialResult, result_key, store_result
 from harness.execute.work import BundleItem, Failure, FailureKind, Trial, Usage
@@ -31,9 +32,26 @@ class _Pending:
 
 
 def solve_bundle(
-    materials: Materials, store: ArtifactStore, scorer: Scorer, item: BundleItem, meter: Meter
+    materials: Materials,
+    store: ArtifactStore,
+    scorer: Scorer,
+    item: BundleItem,
+    meter: Meter,
+    *,
+    solved: Callable[[], None] = lambda: None,
 ) -> dict[str, Failure]:
     """Solve, score and store every trial of a bundle that has no stored result.
+
+    What a trial cost is final only when the bundle is done: until then its result says what passed since
+    the one before.
+
+    Args:
+        materials: What trials need.
+        store: Where results go.
+        scorer: Judges them.
+        item: The bundle.
+        meter: Measures it.
+        solved: Called whenever a result is stored.
 
     Returns:
         The trials that failed on their own, by id; the others' results are in the store.
@@ -61,11 +79,14 @@ def solve_bundle(
         snapshots = {t: env.taken(f"{trial.trial_id}/{t}") for t in waiting.answers}
         try:
             result = scorer.result(trial, waiting.seen, waiting.answers, snapshots, meter.lap())
+            store_answers(materials.answers(trial.spec), trial.trial_id, waiting.answers)
             store_result(store, trial.trial_id, result)
-            results[trial.trial_id] = result
-            meter.lap()  # what scoring took is not the next trial's cost
         except Exception as error:
             failures[trial.trial_id] = describe(error)
+            return
+        results[trial.trial_id] = result
+        meter.lap()  # what scoring took is not the next trial's cost
+        solved()
 
     for waiting in pending.values():
         if not waiting.open:

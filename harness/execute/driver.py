@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.execute.executor import Executor
+    from harness.execute.feed import Feed
     from harness.execute.work import Receipt
     from harness.store.experiment import Experiment, TrialRows
 
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 COMMIT_EVERY_S = 5.0
 COMMIT_ROWS = 64
 POLL_S = 0.25
+LOOK_EVERY_S = 1.0
+LOOK_SHARE = 0.02
+"""The most of its time that the run loop looks for results of running bundles."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class RunLoop:
         rows: Makes rows from artifacts.
         options: What the user asked for.
         listener: Who watches.
+        feed: Who gives further trials, or None.
     """
 
     experiment: Experiment
@@ -71,13 +76,17 @@ class RunLoop:
     rows: RowMaker
     options: RunOptions
     listener: RunListener
-    _ledger: Ledger = field(default_factory=Ledger)
+    feed: Feed | None = None
+    _ledger: Ledger = field(init=False)
     _counts: _Counts = field(default_factory=_Counts)
     _failures: dict[str, Failure] = field(default_factory=dict)
     _submitted: dict[str, WorkItem] = field(default_factory=dict)
     _waiting: dict[str, Trial] = field(default_factory=dict)
     _buffer: list[TrialRows] = field(default_factory=list)
+    _news: list[TrialRows] = field(default_factory=list)
     _committed_at: float = field(default_factory=time.monotonic)
+    _solved: set[str] = field(default_factory=set)
+    _look_at: float = 0.0
 
     def run(self, trials: Sequence[Trial], *, skipped: int = 0, held_back: int = 0) -> RunResult:
         """Run `trials` to the end or to the user's stop.
@@ -88,6 +97,7 @@ class RunLoop:
             held_back: Trials that `--limit` left for another run; they remain.
         """
         began = time.monotonic()
+        self._ledger = Ledger(self.options.device)
         self._waiting = {trial.trial_id: trial for trial in trials}
         lanes = self.executor.lanes() if trials else 1  # without work the executor was not started
         where = self.executor.describe() if trials else "nothing to run"
@@ -101,6 +111,7 @@ class RunLoop:
             trained=self.rows.has_federation,
             device=self.options.device,
         )
+        self.executor.watch(lambda: self._report(schedule))
         killed = False
         with StopRequests() as stop:
             try:
@@ -108,6 +119,7 @@ class RunLoop:
             except KeyboardInterrupt:
                 killed = True
                 self.executor.cancel_all()
+                self._settle(self._under_way())
             self._commit()
         result = RunResult(
             complete=self._counts.complete,
@@ -127,7 +139,9 @@ class RunLoop:
             if stop.count and not told:
                 self.listener.message("stopping: what runs is finished and stored; Ctrl-C again stops now")
                 told = True
-            if not stop.count and not self._sinking():
+            going = not stop.count and not self._sinking()
+            self._feed(schedule, going=going)
+            if going:
                 while item := schedule.ready(self.executor.can_accept):
                     self._ledger.started(item)
                     self._submitted[item.item_id] = item
@@ -149,7 +163,8 @@ class RunLoop:
             if instead:
                 schedule.again(instead, like=item)
                 self._counts.retried += 1
-                self.listener.message(f"{_named(item)}: {receipt.failure.error}; trying again")
+                how = _how(instead[0], item)
+                self.listener.message(f"{_named(item)}: {receipt.failure.error}; trying again{how}")
                 return
             lost = schedule.drop_users(item)
             error = receipt.failure
@@ -160,10 +175,25 @@ class RunLoop:
             return
         schedule.finish(item)
         if isinstance(item, BundleItem):
+            self._solved |= {trial.trial_id for trial in item.trials} - receipt.trial_failures.keys()
             self._failures.update(self._final(item, receipt, schedule))
             _log_solved(item, receipt, self._settle(item.trials))
         elif isinstance(item, FederationItem):
+            if self.feed is not None:
+                self.feed.trained(item.key, receipt.usage)
             self._settle(schedule.users(item))
+
+    def _feed(self, schedule: Schedule, *, going: bool) -> None:
+        """Tell the feed of what is stored, and take on what it asks for then."""
+        while self.feed is not None and self._news:
+            self._commit()
+            news, self._news = self._news, []
+            self.feed.heard(news)
+            if going:
+                new = list(self.feed.more())
+                self._waiting.update({trial.trial_id: trial for trial in new})
+                self._settle(new)
+                schedule.add([trial for trial in new if trial.trial_id in self._waiting])
 
     def _final(self, item: BundleItem, receipt: Receipt, schedule: Schedule) -> dict[str, Failure]:
         """Queue the trials of a bundle that are to be tried again alone and return the other failures."""
@@ -192,6 +222,8 @@ class RunLoop:
             del self._waiting[trial.trial_id]
             settled.append(rows)
             self._buffer.append(rows)
+            if self.feed is not None:
+                self._news.append(rows)
             self.listener.trial(TrialDone.of(rows.trial))
         return settled
 
@@ -206,7 +238,24 @@ class RunLoop:
         limit = self.options.max_failures
         return limit is not None and self._counts.failed > limit
 
+    def _under_way(self) -> list[Trial]:
+        """Return the trials of the bundles that were submitted and gave no receipt."""
+        bundles = (item for item in self._submitted.values() if isinstance(item, BundleItem))
+        return [trial for bundle in bundles for trial in bundle.trials if trial.trial_id in self._waiting]
+
+    def _look(self) -> None:
+        """Note which trials under way are solved, but not too often: the store may be far away."""
+        began = time.monotonic()
+        if began < self._look_at:
+            return
+        unknown = [trial for trial in self._under_way() if trial.trial_id not in self._solved]
+        self._solved |= {trial.trial_id for trial in unknown if self.rows.has_result(trial)}
+        ended = time.monotonic()
+        self._look_at = ended + max(LOOK_EVERY_S, (ended - began) / LOOK_SHARE)
+
     def _report(self, schedule: Schedule) -> None:
+        self._look()
+        self._solved &= self._waiting.keys()
         self.listener.progress(
             Progress(
                 complete=self._counts.complete,
@@ -215,6 +264,7 @@ class RunLoop:
                 running=tuple(_named(item) for item in self._submitted.values()),
                 items_left=schedule.remaining(),
                 retried=self._counts.retried,
+                solved=len(self._solved),
             )
         )
 
@@ -228,6 +278,15 @@ def _log_solved(item: BundleItem, receipt: Receipt, solved: Sequence[TrialRows])
             "%s: solved by %s, %s side by side, table %s; %.1f CPU-s on %s",
             *(_named(item), engine, width, table or "not used", receipt.usage.cpu_s, receipt.lane),
         )
+
+
+def _how(again: WorkItem, before: WorkItem) -> str:
+    """Return how another try differs from the last one in the solver's lanes, if it does."""
+    if not isinstance(again, BundleItem) or not isinstance(before, BundleItem):
+        return ""
+    if again.lane_limit == before.lane_limit:
+        return ""
+    return f" with at most {again.lane_limit} side by side" if again.lane_limit else " one after the other"
 
 
 def _named(item: WorkItem) -> str:

@@ -20,6 +20,8 @@ class Progress:
         running: The items under way, named for people.
         items_left: Items that have not been submitted.
         retried: Items that failed and were submitted again.
+        solved: Further trials whose results are stored. Their rows follow with the end of their bundle, when
+            it is known what each has cost, or of their federation.
     """
 
     complete: int
@@ -28,6 +30,7 @@ class Progress:
     running: tuple[str, ...]
     items_left: int
     retried: int = 0
+    solved: int = 0
 
     @property
     def done(self) -> int:

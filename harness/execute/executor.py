@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.execute.work import Receipt, WorkItem
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -52,6 +54,9 @@ class Executor(Protocol):
 
     def running(self) -> int:
         """Return how many submitted items have no receipt yet."""
+
+    def watch(self, tick: Callable[[], None]) -> None:
+        """Have `tick` called now and then while `poll` takes longer than it should."""
 
     def poll(self, timeout: float) -> list[Receipt]:
         """Return receipts of finished items, waiting up to `timeout` seconds; failures are receipts too."""

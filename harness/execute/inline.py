@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from fl.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.execute.executor import LaneSettings
     from harness.execute.lane import Lane
     from harness.execute.work import Receipt, WorkItem
@@ -19,6 +21,7 @@ class InlineExecutor:
         self._settings = settings
         self._lane: Lane | None = None
         self._item: WorkItem | None = None
+        self._tick: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Import torch and make the lane.
@@ -56,12 +59,16 @@ class InlineExecutor:
         """Return 0 or 1."""
         return int(self._item is not None)
 
+    def watch(self, tick: Callable[[], None]) -> None:
+        """Have `tick` called after every trial of a bundle."""
+        self._tick = tick
+
     def poll(self, timeout: float) -> list[Receipt]:
         """Run the waiting item to its end; `timeout` cannot shorten it (deadlines inside the lane do)."""
         if self._item is None or self._lane is None:
             return []
         item, self._item = self._item, None
-        return [self._lane.run(item)]
+        return [self._lane.run(item, self._tick)]
 
     def cancel_all(self) -> None:
         """Forget what has not begun."""

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import logging
 import platform
 import resource
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from attacks.engine.table import EngineTable, current, using
+from attacks.engine.table import EngineTable, at_most, current, using
 from fl.checkpoints import ChunkResult
 from fl.errors import BenchError
+from fl.memory import is_out_of_memory
 from harness.execute.bundle import solve_bundle
 from harness.execute.federate import FederationState, finish_round, run_federation, state_of, train_chunk
 from harness.execute.materials import Materials
+from harness.execute.memory import give_back_freed_memory, give_back_memory, keep_freed_memory
+from harness.execute.schedule import lanes_of
 from harness.execute.score import Scorer
 from harness.execute.work import (
     BundleItem,
@@ -35,14 +37,12 @@ from harness.execute.work import (
 from harness.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.execute.executor import LaneSettings
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's `mallopt`."""
-
-KEPT_BYTES = 2**30
-"""The most that is kept for the next allocation, and the largest block that is."""
+_log = logging.getLogger(__name__)
 
 
 class DeviceError(BenchError):
@@ -86,23 +86,41 @@ class Lane:
         """Tell what this lane is."""
         return LaneInfo(".".join(platform.python_version_tuple()[:2]), torch.__version__, str(self.device))
 
-    def run(self, item: WorkItem) -> Receipt:
-        """Compute an item; whatever goes wrong becomes the receipt's failure."""
+    def run(self, item: WorkItem, solved: Callable[[], None] = lambda: None) -> Receipt:
+        """Compute an item; whatever goes wrong becomes the receipt's failure.
+
+        Args:
+            item: The item.
+            solved: Called whenever a trial's result is stored.
+        """
         meter = Meter(self.device)
         trial_failures: dict[str, Failure] = {}
         failure = None
         try:
             match item:
                 case StageItem():
-                    self._materials.run_stage(item.request, item.spec, lambda share, words: None)
+                    self._materials.run_stage(item.request, item.spec, _TenthsLogged(item))
                 case FederationItem():
                     run_federation(self._materials, self._store, item)
                 case BundleItem():
-                    with using(self._table):
-                        trial_failures = solve_bundle(self._materials, self._store, self._scorer, item, meter)
+                    with using(self._table), at_most(item.lane_limit):
+                        trial_failures = solve_bundle(
+                            self._materials, self._store, self._scorer, item, meter, solved=solved
+                        )
+                    give_back_freed_memory()
         except Exception as error:  # failure is data: it becomes a retry or a row
             failure = describe(error)
+        if failure is not None and failure.kind == "out_of_memory":
+            failure = self._without_memory(item, failure)
         return Receipt(item.item_id, failure, trial_failures, meter.read(), self.name)
+
+    def _without_memory(self, item: WorkItem, failure: Failure) -> Failure:
+        """Make room for another try, and say how wide this one was."""
+        give_back_memory()
+        if not isinstance(item, BundleItem):
+            return failure
+        with using(self._table):
+            return replace(failure, lanes=lanes_of(item, self.device.type))
 
     def begin_federation(self, item: FederationItem) -> FederationState:
         """Return where a federation stands, resuming from its latest checkpoint."""
@@ -115,6 +133,20 @@ class Lane:
     def finish_round(self, item: FederationItem, round: int, results: list[ChunkResult]) -> FederationState:
         """Aggregate a round, store its checkpoint and return where the federation stands."""
         return finish_round(self._materials, self._store, item, round, results)
+
+
+class _TenthsLogged:
+    """Logs how far a stage is, every tenth of the way (`bench run -v`)."""
+
+    def __init__(self, item: StageItem) -> None:
+        self._name = f"{item.request.kind} {item.request.key[:8]}"
+        self._tenths = 0
+
+    def __call__(self, share: float, words: str) -> None:
+        tenths = int(share * 10)
+        if tenths > self._tenths:
+            self._tenths = tenths
+            _log.info("%s: %d %%, %s", self._name, 10 * tenths, words)
 
 
 class Meter:
@@ -161,15 +193,7 @@ def single_thread() -> None:
         torch.set_num_interop_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    _keep_freed_memory()
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc not to give memory back at every free; elsewhere do nothing."""
-    with contextlib.suppress(OSError, AttributeError):
-        allocator = ctypes.CDLL(None)
-        allocator.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
-        allocator.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+    keep_freed_memory()
 
 
 def probe_device(*, gpu: bool) -> torch.device:
@@ -204,7 +228,7 @@ def cpu_identity() -> str:
 def describe(error: Exception) -> Failure:
     """Return an exception as data; a user's error needs no traceback."""
     kind: FailureKind = "exception"
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+    if is_out_of_memory(error):
         kind = "out_of_memory"
     elif isinstance(error, DeviceError):
         kind = "device"

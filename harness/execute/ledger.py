@@ -1,4 +1,7 @@
-"""What becomes of an item that failed: again, in halves, or a failed row. Ray's own retries are off."""
+"""What becomes of an item that failed: again, with fewer lanes, in halves, or a failed row.
+
+Ray's own retries are off.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from attacks.engine.table import narrower
+from harness.execute.schedule import lanes_of
 from harness.execute.work import BundleItem, Failure, FailureKind, WorkItem
 
 if TYPE_CHECKING:
@@ -25,9 +30,14 @@ OWN: frozenset[FailureKind] = frozenset({"exception", "device"})
 
 
 class Ledger:
-    """Counts attempts and decides."""
+    """Counts attempts and decides.
 
-    def __init__(self) -> None:
+    Args:
+        device: Type of device that attacks are expected on, for bundles whose lane died without a word.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
         self._submitted: Counter[str] = Counter()
         self._alone: Counter[str] = Counter()
 
@@ -45,11 +55,16 @@ class Ledger:
     def after(self, item: WorkItem, failure: Failure) -> list[WorkItem]:
         """Return what to do instead of a failed item; nothing if its failure is final.
 
-        A bundle is split in halves down to the single trial, so that one bad trial costs only itself; but a
-        device that does not work fails them all alike.
+        A bundle that ran out of memory goes down the solver's lane widths, to the plain loop. Otherwise it is
+        split in halves down to the single trial, so that one bad trial costs only itself; but a device that
+        does not work fails them all alike.
         """
         if failure.kind == "device":
             return []
+        if isinstance(item, BundleItem) and failure.kind == "out_of_memory":
+            lanes = lanes_of(item, self._device) if failure.lanes is None else failure.lanes
+            if (limit := narrower(lanes)) is not None:
+                return [replace(item, lane_limit=limit, attempt=item.attempt + 1)]
         if isinstance(item, BundleItem) and len(item.trials) > 1:
             middle = len(item.trials) // 2
             halves = (item.trials[:middle], item.trials[middle:])

@@ -111,6 +111,11 @@ class Materials:
         assert spec.data is not None
         return fl.data.load(spec.data)
 
+    def answers(self, spec: TrialSpec) -> ArtifactStore:
+        """Return where the trial's reconstructions are kept: a good one of a private image is private."""
+        public = spec.data is not None and self.dataset(spec).info.public
+        return self._store if public else self._private
+
     def public(self, spec: TrialSpec) -> PublicData | None:
         """Return the attacker's own images, if there are any and the threat model grants them."""
         source = spec.public or spec.data
@@ -136,7 +141,14 @@ class Materials:
     def run_stage(
         self, request: StageRequest, spec: TrialSpec, progress: Callable[[float, str], None]
     ) -> None:
-        """Compute and store a plug-in's stage, unless it is there."""
+        """Compute and store a plug-in's stage, unless it is there.
+
+        It gets the public images whether or not the attacker's knowledge grants them: what a defense makes of
+        them is its clients' business, and an attack that needs them says so in `compatible`.
+
+        Raises:
+            BenchError: If the stage is public and one of its inputs is private.
+        """
         from importlib import import_module
 
         store = self._private if request.private else self._store
@@ -144,15 +156,31 @@ class Materials:
             return
         module, _, name = request.implementation.partition(":")
         implementation = getattr(import_module(module), name)
+        partial = f"{request.key}-partial"
         context = StageContext(
             streams=Streams(spec.seed),
             device=self.device,
-            public=None if request.private else self.public(spec),
+            public=self.judge_public(spec),
             build=self.build,
             progress=progress,
+            files=request.files,
+            kept=lambda: store.get(partial) if store.has(partial) else None,
+            keep=lambda artifact: store.put(partial, artifact),
         )
-        inputs = {key: (self._private if request.private else self._store).get(key) for key in request.inputs}
+        inputs = {key: self._input(request, key) for key in request.inputs}
         store.put(request.key, implementation(request.config, inputs, context))
+        store.discard(partial)
+
+    def _input(self, request: StageRequest, key: str) -> Artifact:
+        """Return an input of a stage: a public artifact, or for a private stage also a private one."""
+        if not self._private.has(key):
+            return self._store.get(key)
+        if not request.private:
+            raise BenchError(
+                f"stage {request.name!r}: expected public inputs for a public stage, got a private artifact, "
+                "which its result could give away; declare the stage private"
+            )
+        return self._private.get(key)
 
     def federation(self, spec: TrialSpec) -> Federation:
         """Return the trial's federation, ready to compute rounds."""

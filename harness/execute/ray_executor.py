@@ -25,6 +25,8 @@ from harness.execute.ray_preflight import Preflight, StoreMarks, environment
 from harness.execute.work import Failure, FederationItem, Receipt, WorkItem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harness.execute.executor import LaneSettings
     from harness.execute.ray_calls import Answer
 
@@ -120,6 +122,9 @@ class RayExecutor:
     def running(self) -> int:
         """Return how many submitted items have no receipt that `poll` returned."""
         return len(self._open)
+
+    def watch(self, tick: Callable[[], None]) -> None:
+        """Do nothing: `poll` keeps to its time."""
 
     def poll(self, timeout: float) -> list[Receipt]:
         """Return receipts of finished items, waiting up to `timeout` seconds for one."""

@@ -1,12 +1,11 @@
 """What a solved and scored trial leaves in the artifact store: its part of the rows, before they are rows.
 
-The driver reads it without torch. PNG files travel as uint8 tensors; those that are private are files of
-their own under the private store, and only their path is here.
+The driver reads it without torch. PNG files travel one after the other in a uint8 tensor; those that are
+private are files of their own under the private store, and only their path is here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,8 @@ Row = dict[str, Any]
 
 PICTURES = frozenset({"png", "original"})
 """Columns that hold pictures."""
-SCORE_VERSION = 1
+TABLES = ("reconstructions", "traces")
+SCORE_VERSION = 2
 """Bumped when scoring changes results; part of the key of stored results."""
 
 
@@ -49,22 +49,12 @@ def result_key(trial_id: str) -> str:
 
 def store_result(store: ArtifactStore, trial_id: str, result: TrialResult) -> None:
     """Store a result; the trial then counts as solved, whatever happens to the driver."""
-    import numpy as np
     import torch
 
-    tensors = {}
-    data: dict[str, Any] = {"columns": result.columns, "usage": asdict(result.usage)}
-    for table, rows in (("reconstructions", result.reconstructions), ("traces", result.traces)):
-        data[table] = []
-        for position, row in enumerate(rows):
-            paths = dict(row)
-            for name in PICTURES & row.keys():
-                picture = row[name] or {"bytes": None, "path": None}
-                if picture["bytes"] is not None:
-                    content = np.frombuffer(picture["bytes"], np.uint8).copy()
-                    tensors[_tensor(table, position, name)] = torch.from_numpy(content)
-                paths[name] = picture["path"]
-            data[table].append(paths)
+    contents = bytearray()
+    tables = {table: [_without_pictures(row, contents) for row in getattr(result, table)] for table in TABLES}
+    data: dict[str, Any] = {"columns": result.columns, "usage": asdict(result.usage), **tables}
+    tensors = {"pictures": torch.frombuffer(contents, dtype=torch.uint8)} if contents else {}
     store.put(result_key(trial_id), Artifact(tensors, data))
 
 
@@ -72,21 +62,32 @@ def load_result(store: ArtifactStore, trial_id: str) -> TrialResult:
     """Return a stored result, without torch."""
     key = result_key(trial_id)
     data: Any = store.read_json(key)
-    pngs = store.read_bytes(key)
-    tables = {
-        table: tuple(_with_pictures(row, table, position, pngs) for position, row in enumerate(data[table]))
-        for table in ("reconstructions", "traces")
-    }
-    return TrialResult(data["columns"], tables["reconstructions"], tables["traces"], Usage(**data["usage"]))
+    contents = store.read_bytes(key).get("pictures", b"")
+    tables = {table: tuple(_with_pictures(row, contents) for row in data[table]) for table in TABLES}
+    return TrialResult(data["columns"], **tables, usage=Usage(**data["usage"]))
 
 
-def _with_pictures(row: Row, table: str, position: int, contents: Mapping[str, bytes]) -> Row:
+def _without_pictures(row: Row, contents: bytearray) -> Row:
+    """Move pictures to the end of `contents`, and say in the row where they begin and end there."""
+    pictures: Row = {}
+    for name in PICTURES & row.keys():
+        picture = row[name]
+        if picture is None:
+            pictures[name] = None
+        elif picture["bytes"] is None:
+            pictures[name] = {"path": picture["path"]}
+        else:
+            start = len(contents)
+            contents += picture["bytes"]
+            pictures[name] = {"path": picture["path"], "at": [start, len(contents)]}
+    return row | pictures
+
+
+def _with_pictures(row: Row, contents: bytes) -> Row:
     pictures = {}
     for name in PICTURES & row.keys():
-        path, content = row[name], contents.get(_tensor(table, position, name))
-        pictures[name] = None if path is None and content is None else {"bytes": content, "path": path}
-    return {**row, **pictures}
-
-
-def _tensor(table: str, position: int, name: str) -> str:
-    return f"{table}/{position}" if name == "png" else f"{table}/{position}/{name}"
+        picture = row[name]
+        if picture is not None:
+            content = contents[slice(*picture["at"])] if "at" in picture else None
+            pictures[name] = {"bytes": content, "path": picture["path"]}
+    return row | pictures

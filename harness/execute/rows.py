@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from attacks.catalog import ENGINE_VERSION
-from harness.execute.results import Row, load_result, result_key
+from harness.execute.results import SCORE_VERSION, Row, load_result, result_key
 from harness.plan.columns import ColumnType, as_columns, flatten
 from harness.plan.keys import federation_key
 from harness.store.experiment import TrialRows
@@ -21,6 +21,10 @@ UTILITY = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss")
 SPENT = ("epsilon", "delta", "privacy_unit", "accountant")
 
 
+def _nothing_extra(trial_id: str, spec: TrialSpec) -> Row:
+    return {}
+
+
 class RowMaker:
     """Makes the rows of one experiment.
 
@@ -29,6 +33,7 @@ class RowMaker:
         experiment: The experiment's name.
         columns: The columns that the matrix's specs fill, with their types.
         names: Name of each trial's cell, by trial id.
+        extra: From a trial's id and spec to columns of this experiment that its spec does not fill.
     """
 
     def __init__(
@@ -38,11 +43,13 @@ class RowMaker:
         experiment: str,
         columns: Mapping[str, ColumnType],
         names: Mapping[str, str],
+        extra: Callable[[str, TrialSpec], Row] = _nothing_extra,
     ) -> None:
         self.store = store
         self.experiment = experiment
         self.columns = columns
         self.names = names
+        self.extra = extra
         self._histories: dict[str, list[Row]] = {}
         self._told: set[str] = set()
 
@@ -67,6 +74,7 @@ class RowMaker:
         usage = {name: getattr(result.usage, name) for name in ("wall_s", "cpu_s", "gpu_s", "peak_mem_mib")}
         row = {
             **self._base(trial.trial_id, trial.spec, status="complete", attempts=attempts),
+            "score_version": SCORE_VERSION,
             **result.columns,
             **usage,
             **self._utility(trial),
@@ -94,6 +102,7 @@ class RowMaker:
     def _base(self, trial_id: str, spec: TrialSpec, *, status: str, attempts: int) -> Row:
         return {
             **as_columns(flatten(spec), self.columns),
+            **self.extra(trial_id, spec),
             "trial_id": trial_id,
             "experiment": self.experiment,
             "name": self.names.get(trial_id),

@@ -10,9 +10,10 @@ from itertools import islice
 from typing import Protocol
 
 from attacks import ATTACKS
-from attacks.engine.table import choose
+from attacks.catalog import DlgConfig
+from attacks.engine.table import NATIVE, REFERENCE, Choice, at_most, choices, spelled
 from defenses import DEFENSES
-from defenses.catalog import is_mirrored
+from defenses.catalog import is_simulated
 from fl.cards import Resources, StageRequest
 from fl.specs import TrialSpec
 from harness.execute.work import BundleItem, FederationItem, StageItem, Trial, WorkItem
@@ -46,10 +47,17 @@ class LimitsOf(Protocol):
 
 def stage_requests(spec: TrialSpec) -> list[StageRequest]:
     """Return what a trial's defense and attack need prepared."""
-    return [
-        *DEFENSES.get(spec.defense.name).stages(spec.defense.config, spec),
-        *ATTACKS.get(spec.attack.name).stages(spec.attack.config, spec),
-    ]
+    return [*defense_stages(spec), *attack_stages(spec)]
+
+
+def defense_stages(spec: TrialSpec) -> list[StageRequest]:
+    """Return what a trial's defense needs prepared; an adaptive attacker gets what is public of it."""
+    return DEFENSES.get(spec.defense.name).stages(spec.defense.config, spec)
+
+
+def attack_stages(spec: TrialSpec) -> list[StageRequest]:
+    """Return what a trial's attack needs prepared."""
+    return ATTACKS.get(spec.attack.name).stages(spec.attack.config, spec)
 
 
 class Schedule:
@@ -75,19 +83,29 @@ class Schedule:
             trained: Whether a trial's federation is stored.
             device: Type of device that attacks run on, for the width of the solver's batches.
         """
+        self._lanes = lanes
         self._limits = limits
+        self._attacked = attacked
         self._trained = trained
+        self._device = device
         self._waits: dict[str, set[str]] = {}
         self._items: dict[str, WorkItem] = {}
         self._queue: list[str] = []
         self._done: set[str] = set()
         self._users: dict[str, list[Trial]] = defaultdict(list)
+        self.add(trials)
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Queue the items that further trials still need; they are bundled among themselves."""
+        unattacked = []
         for trial in trials:
-            if attacked(trial):
+            if self._attacked(trial):
                 self._add_federation(trial)
-        for group in _groups([trial for trial in trials if not attacked(trial)]):
-            size = bundle_size(len(group), lanes=lanes, filling=trials_filling(group[0].spec, device))
-            for members in _batched(group, size):
+            else:
+                unattacked.append(trial)
+        for group in _groups(unattacked):
+            filling = trials_filling(group[0].spec, self._device)
+            for members in _batched(group, bundle_size(len(group), lanes=self._lanes, filling=filling)):
                 self._add_bundle(members)
 
     def ready(self, accept: Callable[[WorkItem], bool]) -> WorkItem | None:
@@ -192,11 +210,29 @@ def bundle_size(trials: int, *, lanes: int, filling: int) -> int:
 
 def trials_filling(spec: TrialSpec, device: str) -> int:
     """Return how many trials like this one fill the solver's batch (`attacks.engine`) on a type of device."""
+    choice = _choice(spec, device)
+    return 1 if choice == REFERENCE else math.ceil(choice.lanes / spec.targets)
+
+
+def lanes_of(item: BundleItem, device: str) -> int:
+    """Return how many lanes the solver's batches have for a bundle on a type of device; 0: the plain loop."""
+    with at_most(item.lane_limit):
+        choices = [_choice(trial.spec, device) for trial in item.trials]
+    return max(0 if choice == REFERENCE else choice.lanes for choice in choices)
+
+
+def _choice(spec: TrialSpec, device: str) -> Choice:
+    """Return how the solver treats a trial's tasks; an attack without lanes is like the plain loop.
+
+    The native kernel is for L-BFGS on gradients as they are, without a mirror.
+    """
     card = ATTACKS.get(spec.attack.name)
-    simulated = spec.attacker == "adaptive" and not is_mirrored(spec.defense)
+    simulated = spec.attacker == "adaptive" and is_simulated(spec.defense)
     if spec.model is None or simulated or not card.side_by_side(spec.attack.config):
-        return 1
-    return math.ceil(choose(spec.model.name, device).lanes / spec.targets)
+        return REFERENCE
+    plain = isinstance(spec.attack.config, DlgConfig) and spec.attacker == "static"
+    possible = choices(spelled(spec.model.name, spec.model.config.resolved()), device)
+    return next((choice for choice in possible if plain or choice != NATIVE), REFERENCE)
 
 
 def _groups(trials: Sequence[Trial]) -> Iterator[list[Trial]]:

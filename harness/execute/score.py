@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,15 +15,18 @@ from attacks.catalog import ENGINE_VERSION
 from attacks.engine.table import table_digest
 from fl.seeds import Streams
 from fl.specs import digest
+from harness.execute.known import KNOWN_BYTES, Known, observed
+from harness.execute.pictures import Pictures
 from harness.execute.results import Row, TrialResult
-from harness.metrics import png
-from harness.metrics.closeness import closeness
 from harness.metrics.features import penultimate_features
 from harness.metrics.identification import draw_gallery
-from harness.metrics.judge import BlindTarget, Judge, ScoreContext, ScoredTarget, TrialScore
+from harness.metrics.judge import Judge, TrialScore
 from harness.metrics.pairs import Gallery, Unavailable
 from harness.metrics.perceptual import find_perceptual
-from harness.store.storage import Storage, open_storage
+from harness.metrics.recent import Recent
+from harness.metrics.regions import Labelled, Regions, find_regions
+from harness.metrics.targets import BlindTarget, PrivateTarget, ScoredTarget
+from harness.metrics.yardsticks import ScoreContext
 
 if TYPE_CHECKING:
     from attacks.base import Reconstruction, Snapshot
@@ -39,7 +41,12 @@ class Scorer:
 
     def __init__(self, materials: Materials, private_uri: str) -> None:
         self._materials = materials
-        self._private: Storage = open_storage(private_uri, private=True)
+        self._pictures = Pictures(private_uri)
+        self._known: Recent[Hashable, Known] = Recent(KNOWN_BYTES)
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return Judge(_perceptual())
 
     def result(
         self,
@@ -51,9 +58,8 @@ class Scorer:
     ) -> TrialResult:
         """Score a trial whose targets are all answered (those that a client refused have no answer)."""
         attacked = [s for s in seen if not s.refused]
-        targets = self._targets(trial.spec, attacked, answers)
-        score = self._score(trial.spec, attacked, answers, targets)
-        truths = {} if isinstance(targets, Unavailable) else {t.target_id: t.truth for t in targets}
+        known = self._know(trial.spec, attacked)
+        score = self._score(attacked, answers, known)
         public = self._is_public(trial.spec)
         return TrialResult(
             columns={
@@ -67,31 +73,43 @@ class Scorer:
                 **provenance(self._materials.device),
                 **_engine(answers.values()),
             },
-            reconstructions=tuple(self._pictured(trial, score, answers, truths, public=public)),
-            traces=tuple(self._traces(trial, snapshots, truths, public=public)),
+            reconstructions=tuple(
+                self._pictures.reconstructions(trial.trial_id, score, answers, known.truths, public=public)
+            ),
+            traces=tuple(self._pictures.traces(trial.trial_id, snapshots, known.truths, public=public)),
             usage=usage,
         )
 
-    def _score(
-        self,
-        spec: TrialSpec,
-        seen: Sequence[Seen],
-        answers: Mapping[str, Reconstruction],
-        targets: Sequence[ScoredTarget] | Unavailable,
-    ) -> TrialScore:
-        judge = Judge(_perceptual())
-        context = self._context(spec, seen)
-        if not isinstance(targets, Unavailable):
-            return judge.score(targets, context=context)
-        blind = [
-            BlindTarget(s.target_id, answers[s.target_id].images, answers[s.target_id].labels) for s in seen
-        ]
-        return judge.score_blind(blind, context=context, reason=targets.reason)
+    def _score(self, seen: Sequence[Seen], answers: Mapping[str, Reconstruction], known: Known) -> TrialScore:
+        if isinstance(known.targets, Unavailable):
+            blind = [
+                BlindTarget(s.target_id, answers[s.target_id].images, answers[s.target_id].labels)
+                for s in seen
+            ]
+            return self._judge.score_blind(blind, context=known.context, reason=known.targets.reason)
+        scored = [_scored(target, answers[target.target_id]) for target in known.targets]
+        return self._judge.score(scored, context=known.context, yardsticks=known.yardsticks)
 
-    def _targets(
-        self, spec: TrialSpec, seen: Sequence[Seen], answers: Mapping[str, Reconstruction]
-    ) -> list[ScoredTarget] | Unavailable:
-        """Return both sides of the wall, target by target, or why the truth cannot be compared with."""
+    def _know(self, spec: TrialSpec, seen: Sequence[Seen]) -> Known:
+        """Return what all attacks on the targets have in common."""
+        key = observed(spec)
+        known = self._known.get(key)
+        if known is None:
+            known = self._learn(spec, seen)
+            self._known.put(key, known, n_bytes=known.n_bytes)
+        return known
+
+    def _learn(self, spec: TrialSpec, seen: Sequence[Seen]) -> Known:
+        targets = self._targets(spec, seen)
+        context = self._context(spec, seen, targets)
+        sent = seen[0].observation.sent.tensors if seen else {}
+        yardsticks = None
+        if not isinstance(targets, Unavailable):
+            yardsticks = self._judge.yardsticks(targets, context=context)
+        return Known(targets, context, yardsticks, sum(tensor.nbytes for tensor in sent.values()))
+
+    def _targets(self, spec: TrialSpec, seen: Sequence[Seen]) -> tuple[PrivateTarget, ...] | Unavailable:
+        """Return what lies behind the targets, or why it cannot be compared with."""
         truth = self._truth(spec, seen)
         reason = _blind_reason(seen, truth)
         if reason is not None:
@@ -101,14 +119,10 @@ class Scorer:
         targets = []
         for one in seen:
             assert one.secret is not None
-            answer, ids = answers[one.target_id], one.secret.image_ids
+            ids = one.secret.image_ids
             images = part.images(part.positions(ids)) if ids else torch.empty(0, *one.observation.image.shape)
-            targets.append(
-                ScoredTarget(
-                    one.target_id, images, ids, one.secret.labels, answer.images, answer.labels, one.protected
-                )
-            )
-        return targets
+            targets.append(PrivateTarget(one.target_id, images, ids, one.secret.labels, one.protected))
+        return tuple(targets)
 
     def _truth(self, spec: TrialSpec, seen: Sequence[Seen]) -> Dataset | None:
         """Return the data set that the secrets refer to: the trial's own, or a recorded one's `public`."""
@@ -120,22 +134,48 @@ class Scorer:
         known = all(s.secret and s.secret.fingerprint == dataset.info.fingerprint for s in seen)
         return dataset if known else None
 
-    def _context(self, spec: TrialSpec, seen: Sequence[Seen]) -> ScoreContext:
+    def _context(
+        self, spec: TrialSpec, seen: Sequence[Seen], targets: Sequence[PrivateTarget] | Unavailable
+    ) -> ScoreContext:
         streams = Streams(spec.seed)
         gallery: Gallery | Unavailable = Unavailable("a recorded observation comes without a gallery")
-        features: Any = Unavailable("nothing was observed: every client refused")
+        nothing = Unavailable("nothing was observed: every client refused")
+        features: Any = nothing
+        regions: Regions | Unavailable = nothing
         if seen:
             sent = seen[0].observation.sent
-            features = penultimate_features(self._materials.build(sent), sent.architecture.image)
+            model, image = self._materials.build(sent), sent.architecture.image
+            features = penultimate_features(model, image)
+            regions = self._regions(spec, seen, targets, model)
         if spec.data is not None:
             gallery = self._gallery(spec, seen, streams)
-        return ScoreContext(streams, self._materials.judge_public(spec), gallery, features)
+        return ScoreContext(streams, self._materials.judge_public(spec), gallery, features, regions)
+
+    def _regions(
+        self,
+        spec: TrialSpec,
+        seen: Sequence[Seen],
+        targets: Sequence[PrivateTarget] | Unavailable,
+        model: torch.nn.Module,
+    ) -> Regions | Unavailable:
+        """Return where the private images are sensitive: marked by the data set, else what the model sees."""
+        if isinstance(targets, Unavailable):
+            return Unavailable(targets.reason)
+        dataset = self._truth(spec, seen)
+        assert dataset is not None
+        labelled = {
+            image_id: Labelled(image, label)
+            for target in targets
+            for image_id, image, label in zip(target.image_ids, target.truth, target.labels, strict=True)
+        }
+        return find_regions(dataset.part("private"), labelled, model, seen[0].observation.image)
 
     def _gallery(self, spec: TrialSpec, seen: Sequence[Seen], streams: Streams) -> Gallery:
         part = self._materials.dataset(spec).part("private")
         own = [image_id for s in seen if s.secret for image_id in s.secret.image_ids]
         ids = draw_gallery(part.ids, own, streams.numpy("gallery"))
-        return Gallery(ids, part.images(part.positions(ids)))
+        positions, holders = part.positions(ids), self._materials.federation(spec).holders
+        return Gallery(ids, part.images(positions), tuple(map(holders.get, positions)))
 
     def _patient_overlap(self, spec: TrialSpec) -> bool | None:
         return None if spec.federation is None else self._materials.federation(spec).patient_overlap
@@ -143,68 +183,17 @@ class Scorer:
     def _is_public(self, spec: TrialSpec) -> bool:
         return spec.data is not None and self._materials.dataset(spec).info.public
 
-    def _pictured(
-        self,
-        trial: Trial,
-        score: TrialScore,
-        answers: Mapping[str, Reconstruction],
-        truths: Mapping[str, torch.Tensor],
-        *,
-        public: bool,
-    ) -> list[Row]:
-        rows: list[Row] = []
-        for row in score.reconstructions:
-            target, index = str(row["target_id"]), int(str(row["reconstruction_index"]))
-            image = answers[target].images[index]
-            name = f"{trial.trial_id}/{target}-{index}.png"
-            picture, original = self._picture(image, name, public=public), None
-            if public and target in truths and row["matched_index"] is not None:
-                truth = truths[target][int(str(row["matched_index"]))]
-                original = {"bytes": png.encode(truth), "path": None}
-            rows.append({**row, "png": picture, "original": original})
-        return rows
 
-    def _traces(
-        self,
-        trial: Trial,
-        snapshots: Mapping[str, Sequence[Snapshot]],
-        truths: Mapping[str, torch.Tensor],
-        *,
-        public: bool,
-    ) -> list[Row]:
-        rows: list[Row] = []
-        for target, taken in snapshots.items():
-            for shot in taken:
-                row: Row = {
-                    "target_id": target,
-                    "iteration": shot.iteration,
-                    "restart": shot.restart,
-                    "objective": json.dumps(dict(shot.objective), sort_keys=True),
-                    "best": shot.best,
-                    "png": None,
-                }
-                if shot.images is not None and len(shot.images):
-                    name = f"{trial.trial_id}/{target}-trace-{shot.iteration}.png"
-                    row["png"] = self._picture(_strip(shot.images), name, public=public)
-                    truth = truths.get(target)
-                    if truth is not None and len(truth) and truth.shape[1:] == shot.images.shape[1:]:
-                        row |= closeness(truth, shot.images)._asdict()
-                rows.append(row)
-        return rows
-
-    def _picture(self, image: torch.Tensor, name: str, *, public: bool) -> Row | None:
-        if image.shape[0] not in (1, 3):
-            return None
-        content = png.encode(image)
-        if public:
-            return {"bytes": content, "path": None}
-        self._private.write(f"images/{name}", content)
-        return {"bytes": None, "path": f"private/images/{name}"}
-
-
-def _strip(images: torch.Tensor) -> torch.Tensor:
-    """Put `n x C x H x W` side by side as `C x H x nW`."""
-    return torch.cat(list(images), dim=-1)
+def _scored(target: PrivateTarget, answer: Reconstruction) -> ScoredTarget:
+    return ScoredTarget(
+        target.target_id,
+        target.truth,
+        target.image_ids,
+        target.labels,
+        target.protected,
+        reconstruction=answer.images,
+        recovered_labels=answer.labels,
+    )
 
 
 def _blind_reason(seen: Sequence[Seen], truth: Dataset | None) -> str | None:

@@ -80,12 +80,14 @@ class BundleItem:
         resources: What the bundle asks for.
         timeout_s: Wall-clock limit of one trial, or None; a bundle's is this times its trials.
         attempt: 1 for the first try.
+        lane_limit: The most lanes of the solver's batches, 0 for the plain loop; None for its table's word.
     """
 
     trials: tuple[Trial, ...]
     resources: Resources = field(default_factory=Resources)
     timeout_s: float | None = None
     attempt: int = 1
+    lane_limit: int | None = None
 
     @property
     def item_id(self) -> str:
@@ -121,11 +123,14 @@ class Failure:
         kind: What happened to it.
         error: One line for the row.
         traceback: The traceback, or "".
+        lanes: Of a bundle that ran out of memory, the lanes of the solver's batches (0: the plain loop); None
+            where nobody was left to tell.
     """
 
     kind: FailureKind
     error: str
     traceback: str = ""
+    lanes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -35,18 +35,19 @@ def align(truth: Tensor, guess: Tensor) -> Tensor:
     A circular shift keeps an image's norm, so the least error is where the circular cross-correlation, summed
     over channels, is largest; a fast Fourier transform gives it for all shifts at once.
     """
-    return torch.stack([_align_one(t, g) for t, g in zip(truth, guess, strict=True)]) if len(truth) else guess
-
-
-def _align_one(truth: Tensor, guess: Tensor) -> Tensor:
-    candidates = [_best_shift(truth, view) for view in (guess, guess.flip(-1))]
-    errors = [(truth.double() - c.double()).square().sum().item() for c in (guess, *candidates)]
-    return (guess, *candidates)[min(range(len(errors)), key=errors.__getitem__)]
+    mirrored = guess.flip(-1)
+    candidates = torch.stack([guess, _best_shift(truth, guess), _best_shift(truth, mirrored)])
+    errors = (truth.double() - candidates.double()).square().sum((-3, -2, -1))  # 3 x k
+    best = errors.argmin(0)  # of ties the first
+    return candidates[best, torch.arange(len(guess))]
 
 
 def _best_shift(truth: Tensor, guess: Tensor) -> Tensor:
-    spectra = (torch.fft.rfft2(images.double()) for images in (truth, guess))
-    product = next(spectra) * next(spectra).conj()
-    correlation = torch.fft.irfft2(product, s=truth.shape[-2:]).sum(0)  # H x W: by how much to roll
-    rows, columns = divmod(int(correlation.argmax()), correlation.shape[1])
-    return guess.roll((rows, columns), dims=(-2, -1))
+    product = torch.fft.rfft2(truth.double()) * torch.fft.rfft2(guess.double()).conj()
+    correlation = torch.fft.irfft2(product, s=truth.shape[-2:]).sum(1)  # k x H x W: by how much to roll
+    height, width = truth.shape[-2:]
+    shift = correlation.flatten(1).argmax(1)[:, None]
+    rows = (torch.arange(height) - shift // width) % height  # k x H: where each row comes from
+    columns = (torch.arange(width) - shift % width) % width
+    rolled = guess.gather(2, rows[:, None, :, None].expand_as(guess))
+    return rolled.gather(3, columns[:, None, None, :].expand_as(guess))

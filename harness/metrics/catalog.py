@@ -9,12 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-from fl.cards import MetricCard, Reference
-from fl.specs import NoConfig
+from fl.cards import MetricCard
 from harness.metrics import METRICS
+from harness.metrics.cards_identity import IDENTITY_CARDS
+from harness.metrics.cards_region import REGION_CARDS, RegionSource
+from harness.metrics.declare import PSNR_CAP_DB, metric_card
 
-PSNR_CAP_DB = 100.0
-"""PSNR of an exact reconstruction: an rms error of 1e-5, far below one step of an 8-bit image."""
+__all__ = [
+    "CARDS",
+    "IDENTIFICATION_DISTANCE",
+    "LPIPS_MIN_SIZE",
+    "LPIPS_UPSAMPLED_SIZE",
+    "PSNR_CAP_DB",
+    "SPREADS",
+    "SSIM_MIN_SIZE",
+    "SUCCESS_DB",
+    "YARDSTICKS",
+    "Column",
+    "RegionSource",
+    "Yardstick",
+    "reconstruction_columns",
+    "trial_columns",
+    "worst",
+    "yardsticks_of",
+]
 
 SUCCESS_DB = 20.0
 """PSNR from which an image counts as reconstructed in `success_rate`."""
@@ -54,42 +72,15 @@ class Column(NamedTuple):
     description: str
 
 
-def _card(
-    name: str,
-    summary: str,
-    implementation: str,
-    *,
-    leaks_more: Literal["higher", "lower"],
-    bounds: tuple[float | None, float | None],
-    unit: str = "",
-    kind: Literal["pair", "set"] = "pair",
-    reference: str | None = None,
-) -> MetricCard[NoConfig]:
-    return MetricCard(
-        name=name,
-        version=1,
-        summary=summary,
-        config=NoConfig,
-        implementation=f"harness.metrics.{implementation}",
-        reference=None if reference is None else Reference(reference),
-        kind=kind,
-        column=name,
-        unit=unit,
-        leaks_more=leaks_more,
-        lower=bounds[0],
-        upper=bounds[1],
-    )
-
-
 CARDS = (
-    _card(
+    metric_card(
         "mse",
         "Mean squared error of pixels in [0, 1].",
         "image:mse",
         leaks_more="lower",
         bounds=(0.0, 1.0),
     ),
-    _card(
+    metric_card(
         "psnr_db",
         f"Peak signal-to-noise ratio, data range 1; {PSNR_CAP_DB:g} dB at most.",
         "image:psnr_db",
@@ -97,7 +88,7 @@ CARDS = (
         bounds=(0.0, PSNR_CAP_DB),
         unit="dB",
     ),
-    _card(
+    metric_card(
         "ssim",
         "Structural similarity, Gaussian 11 x 11, sigma 1.5, data range 1, mean over channels.",
         "image:ssim",
@@ -106,7 +97,7 @@ CARDS = (
         reference="Wang et al. 2004, Image Quality Assessment: From Error Visibility to Structural "
         "Similarity, IEEE Transactions on Image Processing 13(4)",
     ),
-    _card(
+    metric_card(
         "lpips",
         "Learned perceptual distance on AlexNet's features (version 0.1).",
         "perceptual:lpips",
@@ -115,35 +106,35 @@ CARDS = (
         reference="Zhang et al. 2018, The Unreasonable Effectiveness of Deep Features as a Perceptual "
         "Metric, arXiv 1801.03924",
     ),
-    _card(
+    metric_card(
         "feature_distance",
         "Euclidean distance of the observed model's penultimate features.",
         "features:feature_distance",
         leaks_more="lower",
         bounds=(0.0, None),
     ),
-    _card(
+    metric_card(
         "ncc",
         "Normalised cross-correlation: blind to brightness and contrast.",
         "image:ncc",
         leaks_more="higher",
         bounds=(-1.0, 1.0),
     ),
-    _card(
+    metric_card(
         "success_rate",
         f"Share of images reconstructed at {SUCCESS_DB:g} dB or more.",
         "image:success",
         leaks_more="higher",
         bounds=(0.0, 1.0),
     ),
-    _card(
+    metric_card(
         "identification_top1",
         "Share of images whose reconstruction is nearest to them in a gallery of private images.",
         "identification:identification_top1",
         leaks_more="higher",
         bounds=(0.0, 1.0),
     ),
-    _card(
+    metric_card(
         "aligned_psnr_db",
         "PSNR after the best circular shift and left-right mirroring of the reconstruction.",
         "alignment:aligned_psnr_db",
@@ -151,21 +142,21 @@ CARDS = (
         bounds=(0.0, PSNR_CAP_DB),
         unit="dB",
     ),
-    _card(
+    metric_card(
         "aligned_ssim",
         "SSIM at the alignment of `aligned_psnr_db`.",
         "alignment:aligned_ssim",
         leaks_more="higher",
         bounds=(-1.0, 1.0),
     ),
-    _card(
+    metric_card(
         "aligned_ncc",
         "Normalised cross-correlation at the alignment of `aligned_psnr_db`.",
         "alignment:aligned_ncc",
         leaks_more="higher",
         bounds=(-1.0, 1.0),
     ),
-    _card(
+    metric_card(
         "label_accuracy",
         "Share of a target's private labels recovered, in any order.",
         "labels:label_accuracy",
@@ -173,6 +164,8 @@ CARDS = (
         bounds=(0.0, 1.0),
         kind="set",
     ),
+    *REGION_CARDS,
+    *IDENTITY_CARDS,
 )
 
 
@@ -194,6 +187,8 @@ def trial_columns() -> Iterator[Column]:
     yield Column("identification_gallery", "int", "images in the gallery")
     yield Column("identification_chance", "float", "identification_top1 of a guess: 1 / gallery")
     yield Column("identification_distance", "str", "distance by which the gallery is searched")
+    yield Column("region_source", "str", "where the sensitive regions come from: `data_set` or `grad_cam`")
+    yield Column("region_share", "float", "mean share of an image's pixels that lie in its region")
     yield Column("ssim_upsampled_to", "int", "shorter side that images were upsampled to for SSIM")
     yield Column("lpips_upsampled_to", "int", "shorter side that images were upsampled to for LPIPS")
     yield Column("n_targets", "int", "targets that were attacked")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from harness.metrics.comparison import is_finite
+from harness.metrics.comparison import VALUES_AT_ONCE, Sides, is_finite
 from harness.metrics.image import squared_error, to_psnr_db
 from harness.metrics.matching import match
 
@@ -24,17 +25,37 @@ class Closeness(NamedTuple):
     psnr_db: float
 
 
-def closeness(truth: Tensor, guess: Tensor) -> Closeness:
-    """Compare guesses, `m x C x H x W`, with n >= 1 private images, `n x C x H x W` in [0, 1].
+def closeness(sides: Sequence[Sides]) -> list[Closeness]:
+    """Compare guesses with n >= 1 private images each, all of one shape.
 
     They are matched and clamped as for the metrics of the final reconstruction, whose means these are for the
     last snapshot.
     """
-    guess = guess.detach().cpu().float()
-    finite = is_finite(guess)
-    guess = torch.nan_to_num(guess).clamp(0.0, 1.0)
-    errors = torch.ones(len(truth), dtype=torch.float64)
-    for index, partner in enumerate(match(truth, guess, finite)):
-        if partner is not None and finite[partner]:
-            errors[index] = squared_error(truth[index : index + 1], guess[partner : partner + 1])[0]
-    return Closeness(float(errors.mean()), float(to_psnr_db(errors).mean()))
+    found: list[Closeness] = []
+    size = max(1, VALUES_AT_ONCE // max(one.guess.numel() + 1 for one in sides)) if sides else 1
+    for start in range(0, len(sides), size):
+        found += _closeness(sides[start : start + size])
+    return found
+
+
+def _closeness(sides: Sequence[Sides]) -> list[Closeness]:
+    joined = torch.cat([one.guess.detach().cpu().float() for one in sides])
+    finite, joined = is_finite(joined), torch.nan_to_num(joined).clamp(0.0, 1.0)
+    usable = finite.tolist()
+    rows, partners = [], []  # where pairs lie among all private images, and among all guesses
+    starts, first = [0], 0
+    for truth, guess in sides:
+        some = slice(first, first + len(guess))
+        for index, partner in enumerate(match(truth.images, joined[some], finite[some])):
+            if partner is not None and usable[first + partner]:
+                rows.append(starts[-1] + index)
+                partners.append(first + partner)
+        starts.append(starts[-1] + len(truth.images))
+        first += len(guess)
+    errors = torch.ones(starts.pop(), dtype=torch.float64)
+    if rows:
+        private = torch.cat([one.truth.images for one in sides])
+        errors[rows] = squared_error(private[rows], joined[partners])
+    counts = np.diff([*starts, len(errors)])
+    means = (np.add.reduceat(values.numpy(), starts) / counts for values in (errors, to_psnr_db(errors)))
+    return [Closeness(float(mse), float(psnr_db)) for mse, psnr_db in zip(*means, strict=True)]

@@ -22,7 +22,7 @@ def feature_distance(pairs: Pairs) -> Tensor:
         NotApplicableError: If the observed model offers no features.
     """
     features = require(pairs.instruments.features)
-    return (features(pairs.truth) - features(pairs.guess)).square().sum(1).sqrt()
+    return (features(pairs.truth) - pairs.guess_features).square().sum(1).sqrt()
 
 
 class PenultimateFeatures:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fl.errors import NotApplicableError
-from harness.metrics.pairs import Pairs, Unavailable
+from harness.metrics.pairs import Pairs, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,13 +43,8 @@ def identification_top1(pairs: Pairs) -> Tensor:
     Raises:
         NotApplicableError: If there is no gallery.
     """
-    gallery = pairs.instruments.gallery
-    if isinstance(gallery, Unavailable):
-        raise NotApplicableError(gallery.reason)
-    position = {image_id: index for index, image_id in enumerate(gallery.image_ids)}
-    hits = []
-    for distances, image_id in zip(gallery.distances(pairs.guess), pairs.image_ids, strict=True):
-        nearest = distances == distances.min()
-        own = position.get(image_id)
-        hits.append(math.nan if own is None else float(nearest[own]) / int(nearest.sum()))
-    return torch.tensor(hits, dtype=torch.float64)
+    gallery = require(pairs.instruments.gallery)
+    distances, own = gallery.distances(pairs.guess), gallery.find(pairs.image_ids)
+    nearest = distances == distances.amin(1, keepdim=True)
+    hits = nearest.gather(1, own.clamp_min(0)[:, None])[:, 0] / nearest.sum(1).double()
+    return torch.where(own >= 0, hits, math.nan)

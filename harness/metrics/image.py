@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.metrics.catalog import PSNR_CAP_DB, SSIM_MIN_SIZE, SUCCESS_DB
+from harness.metrics.catalog import SSIM_MIN_SIZE, SUCCESS_DB
+from harness.metrics.declare import PSNR_CAP_DB
 from harness.metrics.pairs import Pairs
 
 SSIM_WINDOW = 11
@@ -33,19 +36,25 @@ def success(pairs: Pairs) -> Tensor:
 
 
 def ssim(pairs: Pairs) -> Tensor:
-    """Return the structural similarity (Wang et al. 2004, equation 13), mean over channels.
+    """Return the structural similarity (Wang et al. 2004, equation 13), mean over channels and windows."""
+    return pairs.ssim_map.flatten(1).mean(1)
+
+
+def ssim_map(truth: Tensor, guess: Tensor) -> Tensor:
+    """Return the SSIM of each window of `k x C x H x W` pairs, `k x C x (h - 10) x (w - 10)`.
 
     Means, variances and covariance are weighted by a Gaussian 11 x 11 window of sigma 1.5 that lies fully
-    inside the image; K1 = 0.01, K2 = 0.03, data range 1. Images under 16 pixels are upsampled first.
+    inside the image; K1 = 0.01, K2 = 0.03, data range 1. Images under 16 pixels are upsampled first, so that
+    h and w are the sides of `ssim_size`, else H and W.
     """
-    x, y = (upsample(images.double(), ssim_size(images)) for images in (pairs.truth, pairs.guess))
+    x, y = (upsample(images.double(), ssim_size(images)) for images in (truth, guess))
     mean_x, mean_y = _window(x), _window(y)
     variance_x = _window(x * x) - mean_x**2
     variance_y = _window(y * y) - mean_y**2
     covariance = _window(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + SSIM_C1) / (mean_x**2 + mean_y**2 + SSIM_C1)
     structure = (2 * covariance + SSIM_C2) / (variance_x + variance_y + SSIM_C2)
-    return (luminance * structure).flatten(1).mean(1)
+    return luminance * structure
 
 
 def ncc(pairs: Pairs) -> Tensor:
@@ -92,6 +101,7 @@ def _window(images: Tensor) -> Tensor:
     return (rows @ planes @ columns.mT).reshape(*images.shape[:2], len(rows[0]), len(columns[0]))
 
 
+@lru_cache(maxsize=8)
 def _window_matrix(side: int) -> Tensor:
     """Return `(side - 10) x side`: in each row the window's weights, one pixel further on."""
     offsets = torch.arange(SSIM_WINDOW, dtype=torch.float64) - SSIM_WINDOW // 2

@@ -27,6 +27,8 @@ def match(truth: Tensor, guess: Tensor, finite: Tensor) -> tuple[int | None, ...
         guess: `m x C x H x W` in [0, 1].
         finite: `m` bool; false where a reconstruction cannot be compared.
     """
+    if len(truth) == len(guess) == 1:
+        return (0,)
     matched: list[int | None] = [None] * len(truth)
     if len(truth) and len(guess):
         rows, columns = linear_sum_assignment(_cost(truth, guess, finite))

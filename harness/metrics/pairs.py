@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from fl.errors import NotApplicableError
+from harness.metrics.recent import Recent
 
+if TYPE_CHECKING:
+    from harness.metrics.regions import Regions
+    from harness.metrics.relative import Prior
+
+InstrumentT = TypeVar("InstrumentT")
 BLOCK = 8
 """Images embedded at once. A block is always full, so a vector's bits do not depend on its companions."""
+EMBEDDED_BYTES = 2**20
+"""Vectors that an embedding remembers, unless it is told otherwise."""
 
 
 def euclidean(images: Tensor, others: Tensor) -> Tensor:
@@ -27,27 +36,40 @@ class Unavailable(NamedTuple):
     reason: str
 
 
+NO_REGIONS = Unavailable("no sensitive regions are known")
+NO_PRIOR = Unavailable("there are no public images")
+
+
 class Embedding:
-    """Maps images to vectors in full blocks and remembers every image it has seen.
+    """Maps images to vectors in full blocks and remembers the images that it saw last."""
 
-    It lives as long as the scoring of one trial, where a private image is compared with several guesses.
-    """
+    def __init__(
+        self, embed: Callable[[Tensor], Tensor], *, block: int = BLOCK, max_bytes: int = EMBEDDED_BYTES
+    ) -> None:
+        """Say how to embed and what to remember.
 
-    def __init__(self, embed: Callable[[Tensor], Tensor]) -> None:
-        """Take `embed`: `BLOCK x C x H x W` float32 in [0, 1] to `BLOCK x d` on the CPU."""
+        Args:
+            embed: `block x C x H x W` float32 in [0, 1] to `block x d` on the CPU.
+            block: Images embedded at once.
+            max_bytes: Size of all vectors that are remembered.
+        """
         self._embed = embed
-        self._known: dict[bytes, Tensor] = {}
+        self._block = block
+        self._known: Recent[bytes, Tensor] = Recent(max_bytes)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return `n x d` float64 for `n x C x H x W` in [0, 1]."""
-        keys = [image.numpy().tobytes() for image in images]
-        unknown = {key: image for key, image in zip(keys, images, strict=True) if key not in self._known}
-        for start in range(0, len(unknown), BLOCK):
-            names = list(unknown)[start : start + BLOCK]
-            block = torch.zeros(BLOCK, *images.shape[1:])
+        """Return `n x d` float64 for `n x C x H x W` in [0, 1], n >= 1."""
+        keys = [blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images]
+        found = {key: known for key in keys if (known := self._known.get(key)) is not None}
+        unknown = {key: image for key, image in zip(keys, images, strict=True) if key not in found}
+        for start in range(0, len(unknown), self._block):
+            names = list(unknown)[start : start + self._block]
+            block = torch.zeros(self._block, *images.shape[1:])
             block[: len(names)] = torch.stack([unknown[name] for name in names])
-            self._known.update(zip(names, self._embed(block), strict=False))
-        return torch.stack([self._known[key] for key in keys]).double()
+            for name, row in zip(names, self._embed(block), strict=False):
+                found[name] = row.clone()  # a view would keep its whole block
+                self._known.put(name, found[name], n_bytes=row.nbytes)
+        return torch.stack([found[key] for key in keys]).double()
 
 
 @dataclass(frozen=True)
@@ -57,18 +79,29 @@ class Gallery:
     Attributes:
         image_ids: Their ids; those of the trial's targets are among them.
         images: `G x C x H x W` in [0, 1].
+        clients: Whose they are, None for an image that no client holds; empty where that is not known.
     """
 
     image_ids: tuple[str, ...]
     images: Tensor
+    clients: tuple[int | None, ...] = ()
 
     def distances(self, images: Tensor) -> Tensor:
         """Return the Euclidean distance of each of `k x C x H x W` to each image of the gallery, `k x G`."""
-        return euclidean(images.double(), self._double)
+        return euclidean(images.double(), self.images.double())
+
+    def find(self, image_ids: Sequence[str]) -> Tensor:
+        """Return the images' positions in the gallery, `k` int64; -1 for those that are not in it."""
+        return torch.tensor([self._positions.get(image_id, -1) for image_id in image_ids])
 
     @cached_property
-    def _double(self) -> Tensor:
-        return self.images.double()
+    def holders(self) -> Tensor:
+        """Whose the images are, `G` int64; -1 where no client holds one."""
+        return torch.tensor([-1 if client is None else client for client in self.clients])
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {image_id: index for index, image_id in enumerate(self.image_ids)}
 
 
 @dataclass(frozen=True)
@@ -79,11 +112,24 @@ class Instruments:
         perceptual: LPIPS as an embedding: the squared distance of two vectors is the LPIPS of two images.
         features: The observed model's penultimate features.
         gallery: The gallery.
+        regions: The private images' sensitive regions.
+        prior: What public data show of the private images.
     """
 
     perceptual: Embedding | Unavailable
     features: Embedding | Unavailable
     gallery: Gallery | Unavailable
+    regions: Regions | Unavailable = NO_REGIONS
+    prior: Prior | Unavailable = NO_PRIOR
+
+    @cached_property
+    def gallery_directions(self) -> Tensor:
+        """The gallery's features, each of length 1, `G x d` (0 where they vanish).
+
+        Raises:
+            NotApplicableError: If there is no gallery, or the observed model offers no features.
+        """
+        return directions(require(self.features)(require(self.gallery).images))
 
 
 @dataclass(frozen=True)
@@ -103,6 +149,31 @@ class Pairs:
     instruments: Instruments
 
     @cached_property
+    def ssim_map(self) -> Tensor:
+        """The structural similarity of every window (`image.ssim_map`)."""
+        from harness.metrics.image import ssim_map
+
+        return ssim_map(self.truth, self.guess)
+
+    @cached_property
+    def guess_features(self) -> Tensor:
+        """The observed model's features of the guesses, `k x d`.
+
+        Raises:
+            NotApplicableError: If it offers none.
+        """
+        return require(self.instruments.features)(self.guess)
+
+    @cached_property
+    def gallery_similarity(self) -> Tensor:
+        """The cosine between each guess's features and those of each image of the gallery, `k x G`.
+
+        Raises:
+            NotApplicableError: If there is no gallery, or the observed model offers no features.
+        """
+        return directions(self.guess_features) @ self.instruments.gallery_directions.T
+
+    @cached_property
     def aligned(self) -> Pairs:
         """The same pairs after each guess's best circular shift and mirroring."""
         from harness.metrics.alignment import align
@@ -110,7 +181,13 @@ class Pairs:
         return Pairs(self.truth, align(self.truth, self.guess), self.image_ids, self.instruments)
 
 
-def require(instrument: Embedding | Unavailable) -> Embedding:
+def directions(vectors: Tensor) -> Tensor:
+    """Return `n x d` vectors at length 1; 0 stays 0."""
+    length = vectors.norm(dim=1, keepdim=True)
+    return vectors / torch.where(length > 0, length, 1.0)
+
+
+def require(instrument: InstrumentT | Unavailable) -> InstrumentT:
     """Return the instrument.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +17,15 @@ from harness.metrics.comparison import Comparison
 from harness.metrics.image import ssim_size
 from harness.metrics.pairs import Gallery, Unavailable
 from harness.metrics.perceptual import lpips_size
-from harness.metrics.statistics import Summary, Values, summarise
+from harness.metrics.regions import Regions
+from harness.metrics.statistics import Draws, Summary, Values, draw_targets, summarise
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Cell = float | int | str | bool | None
+Means = Mapping[str, float]
+"""By metric, its mean over all images of a trial; a metric without a defined value has none."""
 
 
 class ScoreSheet:
@@ -43,8 +47,8 @@ class ScoreSheet:
 
     def own(self, targets: Sequence[Comparison]) -> None:
         """Fill a metric's mean, spread and interval from the attack's own comparisons, one per target."""
-        for card in _pair_cards():
-            self._summarise(card, _values(targets, card))
+        cards = _pair_cards()
+        self._summarise(cards, [_values(targets, card) for card in cards])
         self._cells["n_targets"] = len(targets)
         self._cells["n_images"] = sum(len(target.matched) for target in targets)
         self._cells["n_missed"] = sum(sum(target.missed) for target in targets)
@@ -53,30 +57,29 @@ class ScoreSheet:
         if len(targets) < 2:
             self._reasons["*_ci_*"] = "an interval needs at least two targets"
 
-    def floors(self, floors: Mapping[str, Sequence[Comparison]]) -> None:
+    def floors(self, floors: Mapping[str, Means]) -> None:
         """Fill `floor_<metric>` with the floor that leaks most, and name it."""
         best: dict[str, str] = {}
         for card in _pair_cards():
             sign = 1.0 if card.leaks_more == "higher" else -1.0
-            means = {name: _mean(targets, card) for name, targets in floors.items()}
-            known = {name: mean for name, mean in means.items() if mean is not None}
+            known = {name: means[card.name] for name, means in floors.items() if card.name in means}
             if known:
                 name = max(known, key=lambda name: sign * known[name])
                 self._cells[f"floor_{card.column}"] = known[name]
                 best[card.name] = name
         self._cells["floor"] = json.dumps(best, sort_keys=True)
-        for targets in floors.values():
-            for target in targets:
-                self._reasons |= {f"*{METRICS.get(m).column}*": why for m, why in target.reasons.items()}
 
-    def yardstick(self, yardstick: Yardstick, targets: Sequence[Comparison]) -> None:
-        """Fill `<yardstick>_<metric>` with the mean of each metric."""
-        for card in _pair_cards():
-            self._cells[f"{yardstick}_{card.column}"] = _mean(targets, card)
+    def missing(self, reasons: Mapping[str, str]) -> None:
+        """Note why metrics cannot be had."""
+        self._reasons |= {f"*{METRICS.get(name).column}*": why for name, why in reasons.items()}
+
+    def yardstick(self, yardstick: Yardstick, means: Means) -> None:
+        """Fill `<yardstick>_<metric>`."""
+        self._cells |= {f"{yardstick}_{METRICS.get(name).column}": mean for name, mean in means.items()}
 
     def shuffled(self, targets: Sequence[Comparison]) -> None:
         """Fill the shuffled control; `targets` is empty if there was no other target."""
-        self.yardstick("shuffled", targets)
+        self.yardstick("shuffled", means_of(targets))
         if not targets:
             self._reasons["shuffled_*"] = "the shuffled control needs at least two targets"
         elif not sum(len(target.matched) for target in targets):
@@ -87,7 +90,7 @@ class ScoreSheet:
         card = METRICS.get("label_accuracy")
         if not own:
             self._reasons["*label_accuracy*"] = "the attack recovers no labels"
-        self._summarise(card, [np.array([value]) for value in own])
+        self._summarise([card], [[np.array([value]) for value in own]])
         if shuffled:
             self._cells[f"shuffled_{card.column}"] = float(np.mean(shuffled))
 
@@ -105,16 +108,33 @@ class ScoreSheet:
         self._cells["identification_chance"] = 1 / len(gallery.image_ids)
         self._cells["identification_distance"] = IDENTIFICATION_DISTANCE
 
-    def _summarise(self, card: MetricCard[Any], targets: Sequence[Values]) -> None:
-        summary = summarise(targets, self._streams.numpy("bootstrap"))
-        if summary is None:
-            if any(len(values) for values in targets):
-                self._reasons[f"*{card.column}*"] = f"{card.column} is undefined for every image"
+    def regions(self, regions: Regions | Unavailable) -> None:
+        """Fill where the sensitive regions come from, and how much of an image they are."""
+        if isinstance(regions, Unavailable):
+            self._reasons["region_*"] = regions.reason
             return
-        self._cells |= {f"{card.column}{suffix}": value for suffix, value in _spread(summary).items()}
-        if summary.interval is None:
-            why = "an interval needs at least two targets with a value"
-            self._reasons.setdefault(f"{card.column}_ci_*", why)
+        self._cells["region_source"] = regions.source
+        if regions.masks:
+            self._cells["region_share"] = regions.share
+        else:
+            self._reasons["region_share"] = "the targets hold no private images"
+
+    def _summarise(self, cards: Sequence[MetricCard[Any]], metrics: Sequence[Sequence[Values]]) -> None:
+        summaries = summarise(metrics, partial(_resamples, self._streams))
+        for card, targets, summary in zip(cards, metrics, summaries, strict=True):
+            if summary is None:
+                if any(len(values) for values in targets):
+                    self._reasons[f"*{card.column}*"] = f"{card.column} is undefined for every image"
+                continue
+            self._cells |= {f"{card.column}{suffix}": value for suffix, value in _spread(summary).items()}
+            if summary.interval is None:
+                why = "an interval needs at least two targets with a value"
+                self._reasons.setdefault(f"{card.column}_ci_*", why)
+
+
+@lru_cache(maxsize=32)
+def _resamples(streams: Streams, n: int) -> Draws:
+    return draw_targets(n, streams.numpy("bootstrap"))
 
 
 def _spread(summary: Summary) -> dict[str, float | None]:
@@ -137,7 +157,11 @@ def _values(targets: Sequence[Comparison], card: MetricCard[Any]) -> list[Values
     return [target.values[card.name] for target in targets if card.name in target.values]
 
 
-def _mean(targets: Sequence[Comparison], card: MetricCard[Any]) -> float | None:
-    values = [column[~np.isnan(column)] for column in _values(targets, card)]
-    pooled = np.concatenate(values) if values else np.array([])
-    return float(pooled.mean()) if len(pooled) else None
+def means_of(targets: Sequence[Comparison]) -> Means:
+    """Return the mean of every metric over the images of all targets, where it has one."""
+    means = {}
+    for card in _pair_cards():
+        values = [column[~np.isnan(column)] for column in _values(targets, card)]
+        if any(map(len, values)):
+            means[card.name] = float(np.concatenate(values).mean())
+    return means

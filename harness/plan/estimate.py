@@ -21,6 +21,8 @@ MATCHING_COST = 8.0
 """Gradient matching, in forward passes: forward, backward, and backward through both."""
 TRAINING_COST = 3.0
 """A training step, in forward passes: forward, and a backward of twice its cost."""
+EXACT_BYTES = 4
+"""Bytes of a value of a reconstruction that is kept for scoring."""
 SNAPSHOTS = 30
 ROW_BYTES = 4096
 
@@ -110,7 +112,7 @@ class Costs:
         clients = pools.observe[cell.observe].clients if world.observes == "aggregate" else 1
         images = pools.targets[cell.targets] * clients * _images_per_update(federation, world.data)
         pixels = world.data.channels * world.data.size**2
-        stored = images * (1 + SNAPSHOTS) * pixels + ROW_BYTES
+        stored = images * (1 + SNAPSHOTS + EXACT_BYTES) * pixels + ROW_BYTES
         model, data = pools.model[cell.model], pools.data[cell.data]
         batch_size = federation.batch_size if federation else None
         name = CostKey(attack.name, model.name if model else None, data.name if data else None, batch_size)

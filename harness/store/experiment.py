@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from fl.errors import StoreError
 from harness.store.lock import ExperimentLock
 from harness.store.rows import Resolve, TrialRows
-from harness.store.schema import SCHEMA_VERSION, Kind
+from harness.store.schema import SCHEMA_VERSION, Kind, TableName
 from harness.store.storage import Storage, open_storage
 from harness.store.tables import Tables
 
@@ -100,6 +100,14 @@ class Experiment:
         """
         found = self._tables.files["trials"].find("trial_id", trial_id)
         return None if found is None else dict(found.to_pylist()[0])
+
+    def rows(self, table: TableName, trials: Collection[str]) -> list[dict[str, Any]]:
+        """Return the rows of some trials in a table but `rounds` as plain values, file by file.
+
+        Raises:
+            StoreError: If a file is damaged.
+        """
+        return self._tables.rows(table, trials)
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest, or None before the first run.

@@ -95,6 +95,7 @@ PROVENANCE = (
     Column("engine_version", "int", "version of the solver"),
     Column("engine_table", "str", "the table that chose the lane width"),
     Column("lane_width", "int", "tasks solved side by side"),
+    Column("score_version", "int", "version of the scoring; `bench score` brings older rows up to date"),
     Column("finished", "time", "when the row was made"),
     Column("spec", "str", "the trial's canonical spec (JSON)"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fl.errors import StoreError
 from harness.store.index import Index, columns_read, load_index
@@ -103,6 +103,25 @@ class Tables:
                     for group in self._groups(name, index.files(name)):
                         revision.merge(name, group)
                     revision.apply()
+
+    def rows(self, name: TableName, trials: Collection[str]) -> list[dict[str, Any]]:
+        """Return the rows of some trials as plain values.
+
+        Raises:
+            StoreError: If a file is damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        files = self.files[name]
+        names = files.files() if self._index is None else self._index.holding(name, trials)
+        wanted = pa.array(list(trials), pa.string())
+        parts = (files.read(file) for file in names)
+        return [
+            row
+            for part in parts
+            for row in part.filter(pc.is_in(part.column("trial_id"), value_set=wanted)).to_pylist()
+        ]
 
     def read(self, name: TableName, file: str) -> pa.Table:
         """Return the rows of a file in the present columns."""

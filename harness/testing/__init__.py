@@ -9,6 +9,7 @@ The kits need no pytest themselves, only something that calls methods named `tes
 
 from harness.testing.attacks import AttackConformance
 from harness.testing.defenses import DefenseConformance
-from harness.testing.problems import SmallEnv, SmallProblem
+from harness.testing.problems import SmallProblem
+from harness.testing.small_env import SmallEnv
 
 __all__ = ["AttackConformance", "DefenseConformance", "SmallEnv", "SmallProblem"]

@@ -16,7 +16,8 @@ from fl.cards import AttackCard
 from fl.specs import Config, ObservationKind
 from fl.types import Artifact, Observation
 from harness.testing.cards import check_card, check_config, check_planning_is_light
-from harness.testing.problems import SmallEnv, SmallProblem
+from harness.testing.problems import SmallProblem
+from harness.testing.small_env import SmallEnv
 
 KINDS: tuple[ObservationKind, ...] = ("update", "aggregate", "global_model")
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib
 import itertools
 import pickle
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch.utils._pytree import tree_map
 
-from defenses.base import ClientDefense, Defense, ServerDefense
+from defenses.base import Batch, ClientDefense, Defense, ServerDefense
 from defenses.catalog import CLIENT_HOOKS, MODEL_HOOKS, SERVER_HOOKS
 from fl.cards import DefenseCard
 from fl.seeds import Streams
 from fl.specs import Config
-from fl.types import Tensors, Update
+from fl.types import Artifact, Tensors, Update
 from harness.testing.cards import check_card, check_config, check_planning_is_light
 from harness.testing.problems import SmallProblem
+from harness.testing.unperturbing import check_unperturb
 
 PICKLE_BYTES = 64 * 1024
 UPDATES: tuple[Literal["gradient", "delta"], ...] = ("gradient", "delta")
@@ -75,7 +77,7 @@ class DefenseConformance:
             return
         for kind in UPDATES:
             config = self._at(off)
-            protected = SmallProblem(kind=kind, defense=self._defense(config)).update
+            protected = self._problem(config, kind=kind).update
             _check_equal(protected.tensors, SmallProblem(kind=kind).update.tensors, "off")
 
     def test_stronger_budgets_change_more(self) -> None:
@@ -92,7 +94,7 @@ class DefenseConformance:
     def test_update_keeps_its_form(self) -> None:
         """Names, shapes, types, kind and count are those of an update, and its entries are finite."""
         for kind, n in itertools.product(UPDATES, (1, 2)):
-            problem = SmallProblem(kind=kind, n=n, defense=self._defense())
+            problem = self._problem(kind=kind, n=n)
             update = problem.update
             expected = {name: problem.sent.tensors[name] for name in problem.sent.trainable}
             assert list(update.tensors) == list(expected), f"expected tensors {list(expected)}, got others"
@@ -115,7 +117,7 @@ class DefenseConformance:
         """The same stream gives the same bits; another stream others, where it is random."""
         clean = _clean()
         _check_equal(self._protect(clean).tensors, self._protect(clean).tensors, "the same stream")
-        first, second = SmallProblem(defense=self._defense()), SmallProblem(defense=self._defense())
+        first, second = self._problem(), self._problem()
         _check_equal(first.update.tensors, second.update.tensors, "the same client")
         updates = [self._update(seed) for seed in (1, 2)]
         same = all(torch.equal(updates[0].tensors[name], updates[1].tensors[name]) for name in clean.tensors)
@@ -123,7 +125,7 @@ class DefenseConformance:
 
     def test_hooks_are_those_declared(self) -> None:
         """The card names exactly the hooks that are overridden; sharing of clean updates relies on it."""
-        defense, problem = self._defense(), SmallProblem()
+        defense, problem = self._defense(), self._problem()
         client, server = defense.for_client(problem.client_context), defense.for_server()
         overridden = {hook for hook in CLIENT_HOOKS if _overrides(client, ClientDefense, hook)}
         overridden |= {hook for hook in SERVER_HOOKS if _overrides(server, ServerDefense, hook)}
@@ -133,7 +135,7 @@ class DefenseConformance:
 
     def test_state_survives(self) -> None:
         """A client's state is tensors, and comes back from them."""
-        problem = SmallProblem(defense=self._defense())
+        problem = self._problem()
         clients = [self._defense().for_client(problem.client_context) for _ in range(2)]
         problem.simulator(clients[0])(
             problem.images, problem.labels, problem.sent, Streams(0).torch("step", step=0)
@@ -143,7 +145,7 @@ class DefenseConformance:
 
     def test_mirror_is_there_as_declared(self) -> None:
         """With a mirror, `estimate` works on an observation; without one, it says so."""
-        problem = SmallProblem(defense=self._defense())
+        problem = self._problem()
         if self.card.mirrored:
             self._defense().estimate(problem.observation)
             return
@@ -158,7 +160,7 @@ class DefenseConformance:
         if not (self.card.mirrored and self.mirror_is_exact):
             return
         for kind in UPDATES:
-            problem = SmallProblem(kind=kind, defense=self._defense())
+            problem = self._problem(kind=kind)
             clean = SmallProblem(kind=kind).update.tensors
             mirrored = self._defense().mirror(self._defense().estimate(problem.observation), clean)
             for name, tensor in problem.update.tensors.items():
@@ -171,7 +173,7 @@ class DefenseConformance:
         defense = self._defense()
         clean = dict(_clean().tensors)
         lanes = [clean, {name: 2 * tensor for name, tensor in clean.items()}]
-        params = [defense.estimate(SmallProblem(seed=seed, defense=defense).observation) for seed in (0, 1)]
+        params = [defense.estimate(self._problem(seed=seed).observation) for seed in (0, 1)]
         stacked = {name: torch.stack([lane[name] for lane in lanes]) for name in clean}
         together = torch.vmap(defense.mirror)(tree_map(lambda *leaves: torch.stack(leaves), *params), stacked)
         for index, (lane, its) in enumerate(zip(lanes, params, strict=True)):
@@ -185,9 +187,11 @@ class DefenseConformance:
                 assert bool(derivative.isfinite().all()), "expected finite derivatives of the mirror"
 
     def test_simulated_client_is_differentiable(self) -> None:
-        """An attacker who simulates the client gets finite derivatives in the images, not all of them 0."""
+        """Who must simulate the client gets finite derivatives in the images, not all of them 0."""
+        if self._unperturbs:
+            return
         for kind in UPDATES:
-            problem = SmallProblem(kind=kind, n=2, defense=self._defense())
+            problem = self._problem(kind=kind, n=2)
             simulate = problem.simulator(self._defense().for_client(problem.client_context))
             images = problem.images.clone().requires_grad_()
             stream = Streams(0).torch("simulation")
@@ -196,6 +200,48 @@ class DefenseConformance:
             (derivative,) = torch.autograd.grad(energy, images)
             assert bool(derivative.isfinite().all()), f"expected finite derivatives of a simulated {kind}"
             assert bool(derivative.any()), f"expected a simulated {kind} to depend on the images"
+
+    def test_unperturb_is_there_as_declared(self) -> None:
+        """A defense that can be taken out of a batch acts on it alone; any other says that it cannot be."""
+        problem = self._problem()
+        if self.card.unperturbs:
+            alone = self.card.hooks == {"perturb_batch"} and not self.card.mirrored
+            chained = hasattr(self._config, "links")
+            assert alone or chained, "expected no hook but perturb_batch, and no mirror"
+            return
+        try:
+            self._defense().unperturb(problem.images, problem.labels, problem.adversary())
+        except NotImplementedError:
+            return
+        raise AssertionError("expected NotImplementedError (card.unperturbs is False)")
+
+    def test_unperturb_comes_nearer_to_the_private_batch(self) -> None:
+        """From the batch that was trained on, with or without public images, purely and repeatably.
+
+        A recovered batch is not clamped: any finite one gives a finite one.
+        """
+        if not self._unperturbs:
+            return
+        problem = self._problem(n=2)
+        check_unperturb(self._defense(), problem, self._trained_on(problem))
+
+    def artifacts(self) -> Mapping[str, Artifact]:
+        """Return what the defense's stages made, by the request's name; a kit for one with stages says."""
+        return {}
+
+    @property
+    def _unperturbs(self) -> bool:
+        links = getattr(self._config, "links", ())
+        return any(link.card.unperturbs for link in links) if links else self.card.unperturbs
+
+    def _trained_on(self, problem: SmallProblem) -> torch.Tensor:
+        client = self._defense().for_client(problem.client_context)
+        ids = problem.client_context.image_ids
+        batch = Batch(problem.images, problem.labels, ids)
+        return client.perturb_batch(problem.step(Streams(0).torch("step", step=0)), batch).images
+
+    def _problem(self, config: Config | None = None, **parameters: Any) -> SmallProblem:
+        return SmallProblem(defense=self._defense(config), artifacts=self.artifacts(), **parameters)
 
     @property
     def _config(self) -> Config:
@@ -223,12 +269,12 @@ class DefenseConformance:
         return config
 
     def _protect(self, clean: Update, config: Config | None = None) -> Update:
-        problem = SmallProblem(defense=self._defense(config))
+        problem = self._problem(config)
         client = self._defense(config).for_client(problem.client_context)
         return client.protect(clean, problem.step(Streams(0).torch("protect")))
 
     def _update(self, stream: int) -> Update:
-        problem = SmallProblem(defense=self._defense())
+        problem = self._problem()
         client = self._defense().for_client(problem.client_context)
         generator = Streams(stream).torch("step")
         return problem.simulator(client)(problem.images, problem.labels, problem.sent, generator)

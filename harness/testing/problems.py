@@ -8,11 +8,11 @@ from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from attacks.base import AttackTask, Simulate, Snapshot
-from defenses.base import ClientContext, ClientDefense, Defense, Step
+from attacks.base import AttackTask, Simulate
+from defenses.base import AdversaryContext, ClientContext, ClientDefense, Defense, Step
 from fl.cards import DataInfo
 from fl.client import simulate
 from fl.models import MODELS, architecture, initial_state, materialise
@@ -28,8 +28,8 @@ from fl.types import (
     Observation,
     RoundView,
     Update,
-    Wrapper,
 )
+from harness.testing.small_env import SmallEnv, wrap_with
 
 SIZE = 16
 PUBLIC_IMAGES = 32
@@ -65,6 +65,7 @@ class SmallProblem:
         know_labels: Whether the adversary is granted the labels.
         observes: What the adversary sees; an aggregate is the same update, said to be of two clients.
         model: Configuration of `lenet`.
+        artifacts: What the defense's stages made.
     """
 
     channels: int = 1
@@ -78,6 +79,7 @@ class SmallProblem:
     know_labels: bool = False
     observes: ObservationKind = "update"
     model: Mapping[str, Any] = field(default_factory=lambda: {"convs": 3})
+    artifacts: Mapping[str, Artifact] = field(default_factory=dict)
 
     @property
     def image(self) -> ImageSpec:
@@ -127,7 +129,7 @@ class SmallProblem:
             streams=Streams(self.seed),
             freeze="none",
             batch_norm="eval",
-            wrap=partial(_wrap, self.defense),
+            wrap=partial(wrap_with, self.defense),
         )
 
     @cached_property
@@ -168,9 +170,26 @@ class SmallProblem:
             local_steps=self.local.steps,
             lr=self.local.lr,
             kind=self.kind,
-            artifacts={},
+            artifacts=self.artifacts,
             streams=Streams(self.seed).at(client=0),
             read_images=self._read_images,
+        )
+
+    @cached_property
+    def public(self) -> SmallPublicData:
+        """The attacker's own images."""
+        images = blobs(PUBLIC_IMAGES, self.image, Streams(self.seed).torch("public"))
+        return SmallPublicData(images, torch.arange(PUBLIC_IMAGES) % self.task.classes)
+
+    def adversary(self, *, public: bool = True) -> AdversaryContext:
+        """Return what an adaptive attacker works with when it takes the defense out of a batch."""
+        return AdversaryContext(
+            observation=self.observation,
+            rounds=1,
+            public=self.public if public else None,
+            artifacts=self.artifacts,
+            build=partial(materialise, wrap=partial(wrap_with, self.defense)),
+            stream=Streams(self.seed).at(target=0).torch("unperturb"),
         )
 
     def simulator(self, client: ClientDefense | None) -> Simulate:
@@ -181,7 +200,7 @@ class SmallProblem:
             image=self.image,
             local=self.local,
             kind=self.kind,
-            build=partial(materialise, wrap=partial(_wrap, self.defense)),
+            build=partial(materialise, wrap=partial(wrap_with, self.defense)),
             defense=client,
         )
 
@@ -194,6 +213,7 @@ class SmallProblem:
         adaptive: bool = False,
         artifacts: Mapping[str, Artifact] | None = None,
         mirrored: bool = True,
+        unperturbed: bool = False,
         max_evaluations: int | None = None,
     ) -> AttackTask[Any]:
         """Return the task of attacking this client.
@@ -205,29 +225,34 @@ class SmallProblem:
             adaptive: Whether the attacker knows the defense.
             artifacts: What the attack's stages made.
             mirrored: Whether an adaptive attacker is handed the defense's mirror.
+            unperturbed: Whether it takes the defense out of the recovered batch, instead of all else.
             max_evaluations: Gradient evaluations it may spend.
         """
-        known = self.defense if adaptive else None
+        known = self.defense if adaptive and not unperturbed else None
         context = replace(self.client_context, read_images=_refuse)
-        public = blobs(PUBLIC_IMAGES, self.image, Streams(self.seed).torch("public"))
         return AttackTask(
             task_id=task_id,
             observation=self.observation,
             config=config,
             streams=Streams(self.seed if seed is None else seed).at(target=0),
-            public=SmallPublicData(public, torch.arange(PUBLIC_IMAGES) % self.task.classes),
+            public=self.public,
             simulate=self.simulator(None if known is None else known.for_client(context)),
             adaptive=adaptive,
             defense=known if known is not None and mirrored else None,
             artifacts=artifacts or {},
             target_label=0 if self.observes == "global_model" else None,
             max_evaluations=max_evaluations,
+            unperturb=(
+                partial(_unperturb, self.defense, self.adversary())
+                if self.defense is not None and adaptive and unperturbed
+                else None
+            ),
         )
 
     def step(self, stream: torch.Generator) -> Step:
         """Return a client's only step, for calling its hooks one by one."""
         trainer = UnrolledTrainer(
-            materialise(self.sent, wrap=partial(_wrap, self.defense)),
+            materialise(self.sent, wrap=partial(wrap_with, self.defense)),
             self.sent,
             task=self.task,
             image=self.image,
@@ -246,48 +271,16 @@ class SmallProblem:
         return self.images[positions], self.labels[positions]
 
 
-class SmallEnv:
-    """Where an attack runs (`attacks.base.AttackEnv`): the CPU, keeping every snapshot.
-
-    Attributes:
-        snapshots: What was recorded, by task.
-    """
-
-    def __init__(self, defense: Defense[Any] | None = None, stop_after: int | None = None) -> None:
-        self.snapshots: dict[str, list[Snapshot]] = {}
-        self._defense = defense
-        self._patience = stop_after
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
-
-    def build(self, state: ModelState) -> nn.Module:
-        """Return the module with the state's weights."""
-        return materialise(state, wrap=partial(_wrap, self._defense))
-
-    def record(self, task_id: str, snapshot: Snapshot) -> None:
-        """Keep a snapshot."""
-        self.snapshots.setdefault(task_id, []).append(snapshot)
-
-    def stopping(self, task_id: str) -> bool:
-        """Say yes after `stop_after` calls."""
-        if self._patience is None:
-            return False
-        self._patience -= 1
-        return self._patience < 0
-
-
 def blobs(n: int, image: ImageSpec, stream: torch.Generator) -> Tensor:
     """Draw n smooth images in [0, 1], `n x C x H x W`: 4 x 4 noise, enlarged."""
     coarse = torch.rand(n, image.channels, 4, 4, generator=stream)
     return F.interpolate(coarse, size=(image.size, image.size), mode="bilinear", align_corners=True)
 
 
-def _wrap(defense: Defense[Any] | None, wrapper: Wrapper, model: nn.Module) -> nn.Module:
-    return model if defense is None else defense.wrap_model(model)
-
-
 def _refuse(image_ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:
     raise PermissionError("an attacker cannot read a client's images")
+
+
+def _unperturb(defense: Defense[Any], context: AdversaryContext, images: Tensor, labels: Tensor) -> Tensor:
+    stream = context.stream.clone_state()
+    return defense.unperturb(images, labels, replace(context, stream=stream))

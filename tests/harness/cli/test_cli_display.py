@@ -110,6 +110,23 @@ class TestRemaining:
         remaining.finish(done(wall_s=8.0))
         assert remaining.eta_s == pytest.approx(8.0 + 4.0)
 
+    def test_solved_trials_tell_the_time_before_any_is_done(self):
+        clock = Clock()
+        remaining = Remaining(Counter({DLG: 8}), clock=clock)
+        remaining.begin(lanes=2)
+        clock.now = 6.0
+        remaining.solve(3)
+        assert remaining.eta_s == pytest.approx(10.0)  # 2 s each, as they come
+
+    def test_solved_trials_are_not_left(self):
+        clock = Clock()
+        remaining = Remaining(Counter({DLG: 8}), clock=clock)
+        remaining.finish(done(wall_s=4.0))
+        clock.now = 15.0
+        remaining.solve(2)
+        # 7 left, of which 2 are solved; 12 of the 15 s were attacks, so a trial takes 1 s beside its 4
+        assert remaining.eta_s == pytest.approx(5 * (4.0 + 1.0))
+
     def test_a_failure_tells_nothing_of_time(self):
         remaining = Remaining(Counter({DLG: 3}))
         remaining.finish(done(status="failed", wall_s=None))

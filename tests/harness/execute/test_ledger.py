@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from attacks.engine.table import Choice, EngineTable, using
 from fl.cards import StageRequest
 from harness.execute.ledger import ATTEMPTS, Ledger
+from harness.execute.schedule import lanes_of
 from harness.execute.work import BundleItem, Failure, FederationItem, StageItem
 
 MATRIX = """
@@ -66,6 +68,47 @@ def test_a_failed_bundle_is_halved_down_to_the_trial_at_fault(trials_of):
 
     assert given_up == [bad]
     assert sorted(t.trial_id for t in solved) == sorted(t.trial_id for t in trials if t != bad)
+
+
+WIDE = EngineTable({"cpu": {"lenet": Choice("layers", 48)}}, {})
+DLG = "seeds: {range: [0, 5]}\nmatrix: {attack: [dlg]}"
+
+
+def widths_tried(item, *, told):
+    """Fail an item for want of memory until it is given up; return the limits of what was tried."""
+    ledger, limits = Ledger(), []
+    while item is not None:
+        ledger.started(item)
+        limits.append(item.lane_limit)
+        lanes = lanes_of(item, "cpu") if told else None
+        instead = ledger.after(item, Failure("out_of_memory", "no", lanes=lanes))
+        assert all(len(again.trials) == len(item.trials) for again in instead)
+        item = instead[0] if instead else None
+    return limits
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_trial_without_memory_goes_down_the_widths_to_the_plain_loop(trials_of, told):
+    with using(WIDE):
+        assert widths_tried(BundleItem((trials_of(DLG)[0],)), told=told) == [None, 32, 16, 1, 0]
+
+
+def test_a_device_that_is_wider_than_expected_is_believed(trials_of):
+    (trial, *_) = trials_of(DLG)
+    ledger, item = Ledger("cpu"), BundleItem((trial,))
+    ledger.started(item)
+    (again,) = ledger.after(item, Failure("out_of_memory", "no", lanes=256))
+    assert (again.lane_limit, again.trials) == (64, (trial,))
+
+
+@pytest.mark.parametrize("text", [DLG, MATRIX])
+def test_a_bundle_that_cannot_get_narrower_is_halved(trials_of, text):
+    ledger, item = Ledger(), BundleItem(tuple(trials_of(text)), lane_limit=0)
+    ledger.started(item)
+    with using(WIDE):
+        halves = ledger.after(item, Failure("out_of_memory", "no"))
+    assert [len(half.trials) for half in halves] == [2, 3]
+    assert [half.lane_limit for half in halves] == [0, 0]
 
 
 def test_company_does_not_use_up_a_trials_own_attempts(trials_of):

@@ -20,6 +20,7 @@ from fl.cards import always_compatible
 from fl.types import Artifact, Secret
 from harness.execute.bundle import solve_bundle
 from harness.execute.federate import run_federation
+from harness.execute.schedule import stage_requests
 from harness.execute.work import BundleItem, FederationItem
 from harness.plan.keys import federation_key
 
@@ -39,6 +40,7 @@ class Notebook(Attack):
 @pytest.fixture(autouse=True)
 def _ward_and_notebook(register, plugin):
     plugin("ward")
+    plugin("offset")
     card = replace(MEAN_IMAGE, name="notebook", implementation=f"{__name__}:Notebook")
     register(ATTACKS, replace(card, compatible=always_compatible))
     Notebook.tasks.clear()
@@ -112,6 +114,7 @@ THREATS = {
     "an update": "attacker: [static]",
     "labels known": "threat_model: [{knowledge: {labels: known, batch_norm: exact}}]",
     "adaptive": "attacker: [adaptive], defense: [{chain: [clipping, {name: gaussian, sigma: 0.1}]}]",
+    "a batch unperturbed": "attacker: [adaptive], defense: [{chain: [offset, clipping]}]",
     "deltas": "federation.algorithm: [fedavg], federation.local_steps: [2], observe.round: [1]",
     "a sum": "observe: [{kind: aggregate, clients: 2}]",
     "models": "observe: [{kind: global_model, rounds: [0, 1, 2]}], threat_model: [{position: participant}]",
@@ -133,6 +136,8 @@ def tasks_of(trials_of, workshop):
 
     def make(threat):
         (trial,), shop = trials_of(WARD % threat), workshop()
+        for request in stage_requests(trial.spec):
+            shop.materials.run_stage(request, trial.spec, lambda share, word: None)
         item = FederationItem(federation_key(trial.spec), trial.spec)
         run_federation(shop.materials, shop.store, item)
         failures = solve_bundle(shop.materials, shop.store, shop.scorer, BundleItem((trial,)), shop.meter)

@@ -12,10 +12,13 @@ from fl.cards import MetricCard
 from fl.errors import BenchError
 from fl.seeds import Streams
 from fl.specs import NoConfig
-from harness.metrics import METRICS
+from harness.metrics import METRICS, comparison
 from harness.metrics.catalog import reconstruction_columns, trial_columns
-from harness.metrics.judge import BlindTarget, Judge, ScoreContext, ScoredTarget
+from harness.metrics.judge import Judge
 from harness.metrics.pairs import Gallery, Unavailable
+from harness.metrics.regions import Regions
+from harness.metrics.targets import BlindTarget, ScoredTarget
+from harness.metrics.yardsticks import ScoreContext
 
 SHAPE = (1, 16, 16)
 NO_LPIPS = Unavailable("no weights here")
@@ -248,6 +251,76 @@ def test_the_ceiling_is_what_the_client_trained_on():
     assert unchanged["ceiling_identification_top1"] == 1
 
 
+def test_known_yardsticks_change_no_bit(perceptual):
+    changes = {"regions": MARKED, "gallery": Gallery(IDS, PRIVATE, tuple(index // 4 for index in range(40)))}
+    judge, where = Judge(perceptual), context(**changes)
+    exact = [replace(one, reconstruction=one.truth) for one in noisy_targets()]
+    lost = [replace(one, reconstruction=torch.full_like(one.truth, math.nan)) for one in noisy_targets()]
+    yardsticks = judge.yardsticks(exact, context=where)
+    for targets in (lost, noisy_targets(), exact, noisy_targets()):
+        known = judge.score(targets, context=where, yardsticks=yardsticks)
+        assert known == score(targets, Judge(perceptual), **changes)
+
+
+def test_large_batches_are_measured_in_parts(monkeypatch):
+    together = score(noisy_targets(n=4, size=3))
+    monkeypatch.setattr(comparison, "VALUES_AT_ONCE", 2 * 256)
+    apart = score(noisy_targets(n=4, size=3))
+    assert apart.columns["floor"] == together.columns["floor"]
+    for name, value in together.columns.items():
+        if isinstance(value, float):
+            assert apart.columns[name] == pytest.approx(value, rel=1e-12), name
+
+
+MARKED = Regions("data_set", {name: draw(1, seed=k)[0, 0] < 0.4 for k, name in enumerate(IDS)})
+
+
+def test_regions_the_prior_and_the_clients_images_are_measured_with_all_yardsticks():
+    clients = tuple(index // 4 for index in range(40))
+    gallery = Gallery(IDS, PRIVATE, clients)
+    result = score(noisy_targets(), regions=MARKED, gallery=gallery)
+    assert_well_formed(result)
+    columns = result.columns
+    for name in ("region_mse", "region_psnr_db", "region_ssim", "outside_mse", "rdlv", "iip_3"):
+        values = [row[name] for row in result.reconstructions if row[name] is not None]
+        assert len(values) == 6 or name == "rdlv"  # undefined where noise is unlike the mean of noise
+        assert columns[name] == pytest.approx(np.mean(values))
+        for yardstick in ("floor", "ceiling", "shuffled", "oracle_constant"):
+            assert columns[f"{yardstick}_{name}"] is not None
+    row = result.reconstructions[0]
+    mask, squares = MARKED.masks[row["image_id"]], (PRIVATE[0] - noisy_targets()[0].reconstruction[0]) ** 2
+    assert row["region_mse"] == pytest.approx(squares[0][mask].double().mean().item(), rel=1e-5)
+    assert (columns["ceiling_region_mse"], columns["ceiling_iip_1"]) == (0, 1)
+    assert columns["floor_rdlv"] >= 0  # that of the mean public image is 0
+    masks = torch.stack([MARKED.masks[name] for name in IDS])
+    assert (columns["region_source"], columns["region_share"]) == (
+        "data_set",
+        pytest.approx(masks.double().mean()),
+    )
+
+
+def test_the_ceiling_lies_inside_and_outside_the_region():
+    masks = {name: mask.clone() for name, mask in MARKED.masks.items()}
+    protected = PRIVATE[:1].lerp(1 - PRIVATE[:1], 0.5 * (~masks["p0"]).float())
+    columns = score([target("a", [0], protected=protected)], regions=MARKED).columns
+    assert columns["ceiling_region_psnr_db"] == 100
+    expected = (PRIVATE[0] - protected[0]).double()[0][~masks["p0"]].square().mean().item()
+    assert columns["ceiling_outside_mse"] == pytest.approx(expected)
+
+
+def test_images_without_a_region_are_left_out_of_its_mean():
+    masks = {**MARKED.masks, "p1": torch.zeros(16, 16, dtype=torch.bool)}
+    result = score([target("a", [0, 1], draw(2, seed=3))], regions=Regions("grad_cam", masks))
+    assert_well_formed(result)
+    marked, unmarked = sorted(result.reconstructions, key=lambda row: row["image_id"])
+    assert unmarked["region_mse"] is None is unmarked["outside_psnr_db"]
+    assert result.columns["region_mse"] == marked["region_mse"]
+    none = score([target("a", [1], draw(1, seed=3))], regions=Regions("grad_cam", masks))
+    assert_well_formed(none)
+    assert none.columns["region_mse"] is None
+    assert "undefined for every image" in json.loads(none.columns["null_reasons"])["*region_mse*"]
+
+
 def test_the_oracle_constant_is_the_images_own_mean():
     columns = score([target("a", [0, 1])]).columns
     expected = PRIVATE[:2].double().flatten(1).var(1, correction=0).mean().item()
@@ -287,7 +360,11 @@ def test_one_target_has_neither_control_nor_interval():
 
 def test_what_cannot_be_had_is_null_with_its_reason():
     result = score(
-        [target("a", [0])], gallery=Unavailable("no gallery here"), features=Unavailable("no features here")
+        [target("a", [0])],
+        gallery=Unavailable("no gallery here"),
+        features=Unavailable("no features here"),
+        regions=Unavailable("no regions here"),
+        public=None,
     )
     assert_well_formed(result)
     columns = result.columns
@@ -296,6 +373,10 @@ def test_what_cannot_be_had_is_null_with_its_reason():
         ("lpips", "no weights here"),
         ("feature_distance", "no features here"),
         ("identification_top1", "no gallery here"),
+        ("region_mse", "no regions here"),
+        ("outside_ssim", "no regions here"),
+        ("rdlv", "there are no public images"),
+        ("iip_3", "no gallery here"),
     ]:
         assert columns[name] is None
         assert columns[f"floor_{name}"] is None
@@ -327,12 +408,12 @@ def test_success_counts_images_from_20_db():
 def test_small_images_say_what_they_were_upsampled_to():
     small = draw(4, seed=8, shape=(1, 8, 8))
     gallery = Gallery(("a", "b", "c", "d"), small)
-    one = ScoredTarget("t", small[:1], ("a",), (0,), small[:1])
+    one = ScoredTarget("t", small[:1], ("a",), (0,), reconstruction=small[:1])
     columns = score([one], gallery=gallery, public=Public(small[2:])).columns
     assert (columns["ssim_upsampled_to"], columns["lpips_upsampled_to"]) == (16, 64)
     assert columns["ssim"] == pytest.approx(1)
     large = draw(2, seed=9, shape=(3, 32, 32))
-    one = ScoredTarget("t", large[:1], ("a",), (0,), large[:1])
+    one = ScoredTarget("t", large[:1], ("a",), (0,), reconstruction=large[:1])
     columns = score([one], gallery=Gallery(("a", "b"), large), public=None).columns
     assert (columns["ssim_upsampled_to"], columns["lpips_upsampled_to"]) == (None, None)
 
@@ -352,7 +433,7 @@ def test_lpips_is_filled_with_weights(perceptual):
     assert columns["ceiling_lpips"] == 0
     assert columns["lpips_upsampled_to"] == 64
     two_channels = draw(3, seed=3, shape=(2, 16, 16))
-    one = ScoredTarget("t", two_channels[:1], ("a",), (0,), two_channels[:1])
+    one = ScoredTarget("t", two_channels[:1], ("a",), (0,), reconstruction=two_channels[:1])
     columns = score(
         [one], Judge(perceptual), gallery=Unavailable("none"), public=Public(two_channels)
     ).columns

@@ -35,8 +35,9 @@ def test_columns_that_scripts_rely_on():
 def test_every_implementation_exists_and_bounds_are_ordered(name):
     card = METRICS.get(name)
     assert callable(METRICS.implementation(name))
-    assert card.lower is not None
-    assert card.upper is None or card.lower < card.upper
+    assert None in (card.lower, card.upper) or card.lower < card.upper
+    # only what is measured relative to the prior has no end on the side that leaks least, nor has a distance
+    assert (worst(card) is None) == (name in ("rdlv", "lpips", "feature_distance"))
 
 
 def test_worst_is_the_end_that_leaks_least():

@@ -162,9 +162,54 @@ def test_an_undeclared_mirror_is_caught():
         Kit().test_mirror_is_there_as_declared()
 
 
-def test_nothing_private_is_reachable_from_a_kit_task():
-    small = SmallProblem(n=2)
-    task = small.attack_task(NoConfig())
+@dataclass(frozen=True)
+class Shift(Defense):
+    """Brightens every image by 0.1, and is taken out by taking away `taken`."""
+
+    taken: float = 0.1
+
+    def for_client(self, context):
+        return Shifting()
+
+    def unperturb(self, images, labels, context):
+        return images - self.taken
+
+
+class Shifting(ClientDefense):
+    def perturb_batch(self, step, batch):
+        return replace(batch, images=batch.images + 0.1)
+
+
+def shift_kit(taken, **card):
+    class Kit(DefenseConformance):
+        def _defense(self, config=None):
+            return Shift(NoConfig(), taken)
+
+    declared = {"hooks": frozenset({"perturb_batch"}), "mirrored": False, "unperturbs": True}
+    Kit.card = replace(CLIPPING, config=NoConfig, **(declared | card))
+    return Kit()
+
+
+@pytest.mark.parametrize("taken", [0.1, 0.05])
+def test_a_defense_that_can_be_taken_out_of_a_batch_conforms(taken):
+    kit = shift_kit(taken)
+    kit.test_unperturb_is_there_as_declared()
+    kit.test_unperturb_comes_nearer_to_the_private_batch()
+
+
+def test_the_defense_kit_catches_a_wrong_unperturb():
+    with pytest.raises(AssertionError, match="expected an error below"):
+        shift_kit(-0.1).test_unperturb_comes_nearer_to_the_private_batch()
+    with pytest.raises(AssertionError, match="unperturbs is False"):
+        shift_kit(0.1, unperturbs=False).test_unperturb_is_there_as_declared()
+    with pytest.raises(AssertionError, match="no hook but perturb_batch"):
+        shift_kit(0.1, hooks=frozenset({"perturb_batch", "protect"})).test_unperturb_is_there_as_declared()
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_nothing_private_is_reachable_from_a_kit_task(adaptive):
+    small = SmallProblem(n=2, defense=Shift(NoConfig()))
+    task = small.attack_task(NoConfig(), adaptive=adaptive, unperturbed=adaptive)
     seen, stack = set(), [task]
     while stack:
         item = stack.pop()
