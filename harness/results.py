@@ -68,13 +68,25 @@ class Results:
         import numpy as np
         from PIL import Image
 
-        content = png["bytes"]
+        return np.asarray(Image.open(io.BytesIO(self.file(png))))
+
+    def file(self, png: Mapping[str, Any]) -> bytes:
+        """Return a picture's PNG file.
+
+        Args:
+            png: A cell of a `png` column; a private picture is read from the private folder.
+
+        Raises:
+            UsageError: If the results were loaded without images.
+            StoreError: If the file is not in the private folder.
+        """
+        content: bytes | None = png["bytes"]
         if content is None and png["path"] is None:
             raise UsageError("expected results that were loaded with images=True, got them without")
         if content is None:
             folder = (self.manifest.get("store") or {}).get(PRIVATE) or f"{self.path.rstrip('/')}/{PRIVATE}"
             content = open_storage(folder).read(png["path"].removeprefix(f"{PRIVATE}/"))
-        return np.asarray(Image.open(io.BytesIO(content)))
+        return content
 
 
 def load(path: str | Path, *, tables: Collection[TableName] = TABLES, images: bool = False) -> Results:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtr, stdtrit
 
 from fl.seeds import Streams
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 MANY = 6
-"""Clusters from which on the bootstrap covers what it says (tests/harness/test_uncertainty.py)."""
+"""Clusters from which on the bootstrap covers what it says (tests/harness/analysis/test_uncertainty.py)."""
 
 Method = Literal["bootstrap", "student", "none"]
 Verdict = Literal["leaks less", "leaks more", "not distinguishable", "too few federations"]
@@ -53,6 +53,10 @@ class Estimate(NamedTuple):
     def known(self) -> bool:
         """Whether there is an interval."""
         return self.method != "none"
+
+    def within(self, low: float, high: float) -> Estimate:
+        """Return the estimate with its interval cut to where its mean can lie at all."""
+        return self._replace(low=max(self.low, low), high=min(self.high, high)) if self.known else self
 
 
 def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
@@ -87,7 +91,7 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
     if k >= MANY:
         low, high = _expanded_percentiles(sums, counts)
         return Estimate(mean, low, high, total, k, "bootstrap", p_value)
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, k - 1)) * error
+    reach = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2)) * error
     return Estimate(mean, mean - reach, mean + reach, total, k, "student", p_value)
 
 
@@ -136,12 +140,12 @@ def _expanded_percentiles(sums: NDArray[np.float64], counts: NDArray[np.float64]
     k = len(sums)
     drawn = Streams(0).numpy("bootstrap").integers(k, size=(RESAMPLES, k))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, k - 1)) * (k / (k - 1)) ** 0.5
-    low, high = np.quantile(means, [norm.cdf(-reach), norm.cdf(reach)])
+    reach = float(stdtrit(k - 1, (1 + CONFIDENCE) / 2)) * (k / (k - 1)) ** 0.5
+    low, high = np.quantile(means, [ndtr(-reach), ndtr(reach)])
     return float(low), float(high)
 
 
 def _p_value(mean: float, error: float, freedom: int) -> float:
     if error == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * t.sf(abs(mean) / error, freedom))
+    return float(2 * stdtr(freedom, -abs(mean) / error))

@@ -17,8 +17,25 @@ import click
 from fl.errors import BenchError
 
 COMMANDS = (
-    *("init", "run", "plan", "validate", "ls", "show", "data", "weights", "record", "doctor", "calibrate"),
-    "schema",
+    *(
+        "init",
+        "run",
+        "tune",
+        "plan",
+        "validate",
+        "ls",
+        "show",
+        "report",
+        "compare",
+        "diff",
+        "score",
+        "export",
+        "data",
+        "weights",
+        "record",
+        "doctor",
+    ),
+    *("calibrate", "schema"),
 )
 """In the order in which a newcomer meets them."""
 

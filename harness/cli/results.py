@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import UsageError
+from harness.analysis.labels import with_labels
+from harness.analysis.leakage import leaks, worst
 from harness.cli.output import console, duration, emit_json, table
 from harness.metrics import METRICS
+from harness.metrics.declare import PSNR_CAP_DB
 from harness.results import AXES, Results, load
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
+
+    from harness.analysis.leakage import Leak
+    from harness.analysis.uncertainty import Estimate
 
 COMPARED = ("dataset", "model", "defense", "noise_budget", "attack", "attacker")
 """What every summary is grouped by."""
@@ -24,6 +31,7 @@ MEASURES = {
     "success_rate": ("success rate", "mean", "{:.2f}"),
     "lpips": ("LPIPS", "mean", "{:.3f}"),
     "floor_psnr_db": ("floor PSNR dB", "mean", "{:.1f}"),
+    "ceiling_psnr_db": ("ceiling PSNR dB", "mean", "{:.1f}"),
     "accuracy": ("accuracy", "mean", "{:.3f}"),
 }
 """Column of `trials/`: heading, how trials are taken together, and format."""
@@ -43,7 +51,14 @@ def show(path: str, *, trial: str | None, as_json: bool) -> None:
     trials = load(path, tables=()).trials
     if as_json:
         statuses = trials["status"].value_counts().to_dict()
-        emit_json({"path": path, "trials": statuses, "summary": _plain(summary(trials))})
+        emit_json(
+            {
+                "path": path,
+                "trials": statuses,
+                "summary": _plain(summary(trials)),
+                "leakage": [_facts(leak) for leak in leaks(with_labels(trials))],
+            }
+        )
     else:
         _print_summary(console(), trials)
 
@@ -95,20 +110,80 @@ def _print_summary(out: Console, trials: pd.DataFrame) -> None:
     if len(found):
         keys = [key for key in COMPARED if key in ALWAYS or found[key].nunique(dropna=False) > 1]
         options = _options(found)
+        measures = _telling(found)
         headings = [key.replace("_", " ") for key in keys] + ["options"] * any(options) + ["trials"]
         rows = [
             [
                 *(_cell(row[key]) for key in keys),
                 *([text] if any(options) else []),
                 row["trials"],
-                *(_cell(row[measure], form) for measure, (_, _, form) in MEASURES.items()),
+                *(_cell(row[measure], MEASURES[measure][2]) for measure in measures),
             ]
             for row, text in zip(_plain(found), options, strict=True)
         ]
-        measured = [heading for heading, _, _ in MEASURES.values()]
+        measured = [MEASURES[measure][0] for measure in measures]
         out.print(table([*headings, *measured], rows, numbers=("noise budget", "trials", *measured)))
+    _print_findings(out, trials)
     for status, words in (("failed", "failed"), ("not_applicable", "not applicable")):
         _print_reasons(out, trials.loc[trials["status"] == status, "error"], words)
+
+
+def _print_findings(out: Console, trials: pd.DataFrame) -> None:
+    """Write what every defense leaks under its strongest attack, and how sure that is."""
+    found = list(worst(leaks(with_labels(trials))).values())
+    if not found:
+        return
+    several = len({leak.setting for leak in found}) > 1
+    headings = [
+        *(["data and model"] * several),
+        "defense",
+        "noise budget",
+        "strongest attack",
+        "SSIM above floor",
+    ]
+    headings += ["95 % interval", "finding", "against none"]
+    rows = [
+        [
+            *([leak.setting] * several),
+            leak.defense,
+            f"{leak.noise_budget:g}",
+            leak.attack if leak.attacker == "static" else f"{leak.attack}, {leak.attacker}",
+            f"{leak.excess.mean:.2f}" if leak.excess.values else None,
+            f"{leak.excess.low:.2f} to {leak.excess.high:.2f}" if leak.excess.known else None,
+            leak.finding,
+            leak.versus_none,
+        ]
+        for leak in found
+    ]
+    out.print()
+    out.print(table(headings, rows, numbers=("noise budget", "SSIM above floor", "95 % interval")))
+
+
+def _facts(leak: Leak) -> dict[str, Any]:
+    """Return a leak as plain JSON."""
+    return {
+        **leak._asdict(),
+        "excess": _estimate(leak.excess),
+        "difference": None if leak.difference is None else _estimate(leak.difference),
+        "metrics": {name: _estimate(estimate) for name, estimate in leak.metrics.items()},
+        "floor": _number(leak.floor),
+        "worst_psnr_db": _number(leak.worst_psnr_db),
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return {name: _number(value) for name, value in estimate._asdict().items()}
+
+
+def _number(value: Any) -> Any:
+    """Return a value for JSON, which has no NaN."""
+    return None if isinstance(value, float) and isnan(value) else value
+
+
+def _telling(found: pd.DataFrame) -> list[str]:
+    """Return the measures to show: a ceiling only where a defense changed what clients trained on."""
+    lowered = (found["ceiling_psnr_db"] < PSNR_CAP_DB).any()
+    return [measure for measure in MEASURES if lowered or measure != "ceiling_psnr_db"]
 
 
 def _options(found: pd.DataFrame) -> list[str]:

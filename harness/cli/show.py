@@ -30,7 +30,8 @@ def command(what: str, name: str | None, as_json: bool) -> None:
       bench show attack dlg                    what it does, its options, its source
       bench show defense gaussian              with its noise budget
       bench show data digits                   parts, licence, size
-      bench show results/quickstart            leakage and utility by defense, budget and attack
+      bench show results/quickstart            leakage and utility by defense, budget and attack, and what
+                                               each defense leaks above the floor, with 95 % intervals
       bench show results/quickstart 3f9c2a     one trial; the first digits of its id are enough
     """
     kind = kind_called(what)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from harness.uncertainty import Estimate, clustered_mean, holm, verdict
+from harness.analysis.uncertainty import Estimate, clustered_mean, holm, verdict
 
 
 def clustered_draws(generator, clusters):

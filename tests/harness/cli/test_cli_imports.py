@@ -53,6 +53,7 @@ def _loaded(*arguments):
         ("record", "pair", "--help"),
         ("validate", "configs/quickstart.yaml"),
         ("plan", "configs/quickstart.yaml", "--results", "no-such-folder"),
+        ("tune", "configs/tune/shadowdef_small.yaml", "--check"),
     ],
     ids=" ".join,
 )

@@ -1,0 +1,1 @@
+"""One self-contained page about an experiment, from its stored results alone."""

@@ -1,0 +1,193 @@
+"""What a report says, gathered from an experiment's rows; how it looks is the templates' business."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fl.data import DATASETS
+from harness.analysis.front import Point, front
+from harness.analysis.labels import with_labels
+from harness.analysis.leakage import Leak, Metric, Utility, leaks, utilities, worst
+from harness.analysis.uncertainty import Estimate
+from harness.report import provenance, words
+from harness.report.charts import (
+    METRIC_NAMES,
+    Line,
+    TradeOff,
+    clipped,
+    over_budgets,
+    over_rounds,
+    place,
+    trade_off,
+)
+from harness.report.pictures import Album, Row, Strip
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.results import Results
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set and model.
+
+    Attributes:
+        name: For people.
+        anchor: For links.
+        lines: The summary.
+        leaks: Every attack on every defense.
+        conditions: Excess by condition (round, batch size, ...) where there are several: condition, defense,
+            budget, attack, attacker and the mean.
+        trade_off: None where utility is unknown or says nothing on this data.
+        unranked: Why there is no trade-off although utility is stored, or None.
+        budgets: Leakage over budgets, by title.
+        rounds: Utility over rounds, or None.
+        gallery: Pictures.
+        strips: Progressions.
+    """
+
+    name: str
+    anchor: str
+    lines: tuple[Line, ...]
+    leaks: tuple[Leak, ...]
+    conditions: tuple[tuple[str, str, float, str, str, Estimate], ...]
+    trade_off: TradeOff | None
+    unranked: str | None
+    budgets: tuple[tuple[str, str], ...]
+    rounds: str | None
+    gallery: tuple[Row, ...]
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a page says of an experiment."""
+
+    name: str
+    metric: str
+    threat_models: tuple[str, ...]
+    legend: tuple[tuple[str, str], ...]
+    counts: Mapping[str, int]
+    seeds: tuple[int, ...]
+    settings: tuple[Setting, ...]
+    failures: tuple[tuple[str, int], ...]
+    not_applicable: tuple[tuple[str, int], ...]
+    cost: tuple[tuple[str, int, float, float, int], ...]
+    environment: tuple[tuple[str, str], ...]
+    command: str
+    references: tuple[tuple[str, str, str], ...]
+    hidden: int
+    private_shown: int
+
+
+def gather(results: Results, *, metric: Metric = "ssim", include_private: bool = False) -> Report:
+    """Return what the report says.
+
+    Args:
+        results: The experiment, with images.
+        metric: What leakage is measured by.
+        include_private: Whether pictures of private data are shown.
+    """
+    trials = results.trials.sort_values("trial_id", ignore_index=True)
+    labelled = with_labels(trials)
+    album = Album(results, include_private=include_private)
+    found = leaks(labelled, metric=metric)
+    useful = utilities(labelled)
+    settings = tuple(
+        _setting(
+            name,
+            index,
+            labelled[labelled["setting"] == name],
+            [leak for leak in found if leak.setting == name],
+            [one for one in useful if one.setting == name],
+            results=results,
+            album=album,
+            metric=metric,
+        )
+        for index, name in enumerate(dict.fromkeys(leak.setting for leak in found))
+    )
+    statuses = trials["status"].value_counts()
+    return Report(
+        name=str(results.manifest.get("name") or trials["experiment"].iloc[0]),
+        metric=METRIC_NAMES[metric],
+        threat_models=tuple(words.threat_models(trials.loc[trials["status"] == "complete", "spec"])),
+        legend=tuple(words.legend(found, METRIC_NAMES[metric])),
+        counts={str(status): int(statuses[status]) for status in sorted(statuses.index)},
+        seeds=tuple(sorted(int(seed) for seed in trials["seed"].unique())),
+        settings=settings,
+        failures=tuple(words.reasons(trials, "failed")),
+        not_applicable=tuple(words.reasons(trials, "not_applicable")),
+        cost=provenance.cost(labelled),
+        environment=provenance.environment(results.manifest, trials),
+        command=f"bench run {shlex.quote(str(results.manifest.get('file') or 'matrix.yaml'))}",
+        references=provenance.references(trials),
+        hidden=album.hidden,
+        private_shown=album.private_shown,
+    )
+
+
+def _setting(
+    name: str,
+    index: int,
+    labelled: pd.DataFrame,
+    found: Sequence[Leak],
+    useful: Sequence[Utility],
+    *,
+    results: Results,
+    album: Album,
+    metric: Metric,
+) -> Setting:
+    strongest = worst(found)
+    by_cell = {(one.defense, one.noise_budget): one for one in useful}
+    ranked = _ranked(labelled)
+    points = [
+        Point(place(leak), clipped(leak), by_cell[leak.defense, leak.noise_budget].value.mean)
+        for leak in strongest.values()
+        if (leak.defense, leak.noise_budget) in by_cell
+    ]
+    best = {point.name for point in front(points)} if ranked else set()
+    lines = tuple(
+        Line(leak, by_cell.get((leak.defense, leak.noise_budget)), place(leak) in best)
+        for leak in strongest.values()
+    )
+    anchor = f"s{index + 1}"
+    unranked = (
+        None if ranked else "its images are too few or too alike for a model's accuracy to mean anything"
+    )
+    complete = labelled[labelled["status"] == "complete"]
+    return Setting(
+        name=name,
+        anchor=anchor,
+        lines=lines,
+        leaks=tuple(found),
+        conditions=_conditions(labelled, metric),
+        trade_off=trade_off(lines, points, complete, metric, anchor) if ranked and len(points) > 1 else None,
+        unranked=unranked if points else None,
+        budgets=over_budgets(found, complete, metric, anchor),
+        rounds=over_rounds(results.rounds, complete, anchor),
+        gallery=tuple(album.gallery(complete, strongest)),
+        strips=tuple(album.strips(complete, strongest)),
+    )
+
+
+def _conditions(
+    labelled: pd.DataFrame, metric: Metric
+) -> tuple[tuple[str, str, float, str, str, Estimate], ...]:
+    if labelled["condition"].nunique() < 2:
+        return ()
+    rows = []
+    for condition, apart in labelled.groupby("condition"):
+        for leak in leaks(apart, metric=metric):
+            rows.append(
+                (str(condition), leak.defense, leak.noise_budget, leak.attack, leak.attacker, leak.excess)
+            )
+    return tuple(rows)
+
+
+def _ranked(labelled: pd.DataFrame) -> bool:
+    name = labelled["dataset"].iloc[0]
+    return name not in DATASETS or DATASETS.get(name).ranked
