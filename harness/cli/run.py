@@ -86,7 +86,7 @@ def command(
     from harness.config.matrix import load_matrix
     from harness.execute.session import RunRequest, choose_executor, run_matrix
 
-    _log(verbose)
+    log_to_stderr(verbose)
     matrix = load_matrix(file)
     if smoke:
         from harness.config.smoke import smoke as reduced
@@ -144,7 +144,8 @@ def _conclude(folder: Path) -> None:
     click.echo(f"\nResults: {folder}  (pandas.read_parquet('{folder}/trials'), or `bench show {folder}`)")
 
 
-def _log(verbose: int) -> None:
+def log_to_stderr(verbose: int) -> None:
+    """Log to stderr: nothing, what happens (1), or that in detail (2)."""
     if verbose:
         level = logging.INFO if verbose == 1 else logging.DEBUG
         logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

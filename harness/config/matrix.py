@@ -88,9 +88,21 @@ def load_matrix(path: str | Path, *, plugins: Plugins | None = None) -> Matrix:
     Raises:
         ConfigError: With every mistake in the file (and in the one it extends).
     """
-    plugins = plugins or installed()
+    return resolve_matrix(read_documents(path), path=path, plugins=plugins or installed())
+
+
+def resolve_matrix(parts: list[Node], *, path: str | Path, plugins: Plugins) -> Matrix:
+    """Validate and resolve a matrix that is read.
+
+    Args:
+        parts: The document, with the one it extends before it (`documents.read_documents`).
+        path: The file, for `Matrix.path`.
+        plugins: Where plug-ins are looked up.
+
+    Raises:
+        ConfigError: With every mistake in it.
+    """
     problems = Problems()
-    parts = read_documents(path)
     document = merged(parts)
     for part in parts:
         for key in part.entries:

@@ -1,0 +1,92 @@
+"""Objectives and constraints against sums worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+
+import pytest
+
+from harness.tune.dominance import best, dominates, hopeless, losses
+from harness.tune.quantities import Evidence, Unknown, leakage_of, quantity
+from harness.tune.settings import LeakageSettings, Pruning
+
+SSIM = LeakageSettings()
+
+
+def row(seed, attack="a", attacker="static", **values):
+    return {"seed": seed, "attack_key": attack, "attacker": attacker, **values}
+
+
+def test_leakage_is_the_strongest_attacks_mean_beyond_the_floor():
+    rows = [
+        row(0, "a", ssim=0.9, floor_ssim=0.1),
+        row(1, "a", ssim=0.1, floor_ssim=0.3),
+        row(0, "b", ssim=0.5, floor_ssim=0.1),
+        row(1, "b", ssim=0.8, floor_ssim=0.3),
+        row(0, "b", "adaptive", ssim=0.6, floor_ssim=0.1),
+        row(1, "b", "adaptive", ssim=0.9, floor_ssim=0.3),
+    ]
+    # a: (0.8 - 0.2) / 2 = 0.3; b: (0.4 + 0.5) / 2 = 0.45; b, adaptive: (0.5 + 0.6) / 2 = 0.55
+    assert leakage_of(rows, SSIM) == pytest.approx(0.55)
+    assert leakage_of(rows[:4], SSIM) == pytest.approx(0.45)
+    assert leakage_of(rows, LeakageSettings(aggregate="mean")) == pytest.approx((0.3 + 0.45 + 0.55) / 3)
+    assert leakage_of(rows, LeakageSettings(floor="none")) == pytest.approx(0.75)
+    assert leakage_of([row(0, ssim=0.1, floor_ssim=0.3)], SSIM) == 0
+
+
+def test_a_distance_leaks_where_it_is_below_the_floor():
+    rows = [row(0, lpips=0.2, floor_lpips=0.7)]
+    assert leakage_of(rows, LeakageSettings(metric="lpips")) == pytest.approx(0.5)
+    unknown = leakage_of([row(0, lpips=None, floor_lpips=None)], LeakageSettings(metric="lpips"))
+    assert unknown == Unknown("lpips is null in every row")
+
+
+def test_utility_is_a_mean_over_seeds_and_its_drop_is_paired():
+    mine = [row(0, accuracy=0.8), row(0, "b", accuracy=0.8), row(1, accuracy=0.6)]
+    none = [row(0, accuracy=0.9), row(1, accuracy=0.65), row(2, accuracy=0.1)]
+    evidence = Evidence(mine, none)
+    assert quantity("accuracy", evidence, SSIM) == pytest.approx(0.7)
+    assert quantity("accuracy_drop", evidence, SSIM) == pytest.approx((0.1 + 0.05) / 2)
+    assert isinstance(quantity("accuracy_drop", Evidence(mine, none[:1]), SSIM), Unknown)
+    assert isinstance(quantity("auroc", evidence, SSIM), Unknown)
+
+
+def test_epsilon_is_the_largest_and_infinite_without_a_guarantee():
+    rows = [row(0, epsilon=2.0), row(1, epsilon=3.0)]
+    assert quantity("epsilon", Evidence(rows, []), SSIM) == 3
+    assert quantity("epsilon", Evidence([*rows, row(2, epsilon=None)], []), SSIM) == math.inf
+
+
+def test_seconds_are_per_round_and_may_be_missing():
+    rows = [
+        row(0, federation_rounds=4, federation_wall_s=8.0),
+        row(0, "b", federation_rounds=4, federation_wall_s=None),
+        row(1, federation_rounds=4, federation_wall_s=16.0),
+    ]
+    assert quantity("seconds_per_round", Evidence(rows, []), SSIM) == pytest.approx(3)
+    assert isinstance(quantity("seconds_per_round", Evidence(rows[1:2], []), SSIM), Unknown)
+
+
+def test_the_front_is_what_no_other_dominates():
+    draw = random.Random(0)
+    points = {i: (draw.randrange(6), draw.randrange(6), draw.randrange(6)) for i in range(60)}
+
+    def beaten(own):
+        return any(all(a <= b for a, b in zip(o, own, strict=True)) and o != own for o in points.values())
+
+    assert best(points) == [i for i, own in points.items() if not beaten(own)]
+    for one, other in itertools.product(points.values(), repeat=2):
+        assert not (dominates(one, other) and dominates(other, one))
+    assert losses((0.9, 0.2), ["maximize", "minimize"]) == (-0.9, 0.2)
+
+
+def test_an_optuna_trial_ends_early_if_its_optimistic_bound_is_beaten():
+    others = [(0.0, 1.0), (1.0, 0.0), (0.5, 0.5)]  # extents 1 and 1
+    rule = Pruning(margin=0.1, startup=3)
+    assert hopeless((0.61, 0.61), others, rule)  # bound (0.51, 0.51): beaten by the third
+    assert not hopeless((0.59, 0.61), others, rule)  # bound (0.49, 0.51)
+    assert not hopeless((0.61, 0.61), others, Pruning(margin=0.1, startup=4))
+    assert not hopeless((0.61, 0.61), others, Pruning(margin=0.2, startup=3))
+    assert hopeless((2.0,), [(1.0,), (0.0,)], Pruning(margin=0, startup=2))
