@@ -16,8 +16,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 SEEDS = CONFIGS / "seeds"
-NEEDS_FILES = {SEEDS / "xray.yaml"}
-"""Matrices on data that every user gets for themselves."""
+NEEDS_FILES = {SEEDS / "xray.yaml", SEEDS / "shadowdef.yaml"}
+"""Matrices on data, and generators, that every user gets for themselves."""
 
 
 @pytest.mark.parametrize(
