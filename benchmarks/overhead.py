@@ -106,11 +106,13 @@ class Profile:
         sections: The stopwatch.
         memory_mib: Resident memory after each trial.
         total: Trials of the run.
+        spent: What each section took, until the run ended.
     """
 
     sections: Sections = field(default_factory=lambda: Sections(REST))
     memory_mib: list[float] = field(default_factory=list)
     total: int = 0
+    spent: dict[str, Spent] = field(default_factory=dict)
 
     def watch(self) -> ExitStack:
         """Time everything that a run does, for the time of a `with`."""
@@ -187,6 +189,7 @@ def measure(text: str) -> tuple[Profile, RunResult]:
         with profile.sections.within("planning"):
             matrix = load_matrix(path)
         result = run_matrix(RunRequest(matrix, Path(folder), inline, device="cpu"), profile)
+    profile.spent = profile.sections.spent
     return profile, result
 
 
@@ -194,7 +197,7 @@ def frame(profile: Profile, many: Profile, began: Spent) -> pd.DataFrame:
     """Return a row for each section of a run, with the memory of a run of many short trials."""
     import pandas as pd
 
-    spent = profile.sections.spent
+    spent = dict(profile.spent)
     start = spent.get(START, Spent())
     spent[START] = Spent(start.cpu_s + began.cpu_s, start.wall_s + began.wall_s)
     about = {

@@ -59,7 +59,7 @@ def read_spec(canonical: str, *, known: Iterable[Plugin] = ()) -> TrialSpec:
 
 
 def plugins_with_files(document: Mapping[str, JSON]) -> list[Plugin]:
-    """Return the data sets and attacks that a matrix names, with the paths that specs leave out.
+    """Return the data sets, attacks and defenses that a matrix names, with the paths that specs leave out.
 
     Args:
         document: The matrix as a manifest keeps it; none are returned if it cannot be read (any more).
@@ -71,11 +71,9 @@ def plugins_with_files(document: Mapping[str, JSON]) -> list[Plugin]:
             pools = load_matrix(path).pools
         except ConfigError:
             return []
-    plugins = (
-        pools.of(section)[i]
-        for section in ("data", "public", "attack")
-        for i in range(len(pools.of(section)))
-    )
+    named = [*pools.data.variants, *pools.public.variants, *pools.attack.variants]
+    plugins = [variant.value for variant in named]
+    plugins += [protection.value.plugin for protection in pools.defense.variants]
     return [plugin for plugin in plugins if plugin is not None]
 
 

@@ -112,8 +112,11 @@ def test_the_share_leaves_out_start_and_solving():
 def test_a_matrix_is_measured_section_by_section(monkeypatch):
     monkeypatch.setattr(score, "_perceptual", lambda: Unavailable("LPIPS is left out of these tests"))
     profile, result = overhead.measure(overhead.MANY.format(rounds=1))
+    at_the_end = profile.spent["the rest"].wall_s
     measured = overhead.frame(profile, profile, Spent(1.0, 2.0)).set_index("section")
 
+    assert profile.sections.spent["the rest"].wall_s > at_the_end  # the stopwatch goes on,
+    assert measured.loc["the rest", "wall_s"] == at_the_end  # but what follows the run is no part of it
     assert (result.complete, result.failed) == (12, 0)
     assert set(measured["trials"]) == {12}
     assert list(measured.index) == list(overhead.SECTIONS)

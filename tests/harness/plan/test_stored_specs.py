@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from fl.errors import UsageError
+from fl.generators import files
+from fl.generators.architecture import Generator
+from fl.generators.layout import Layout
 from fl.specs import Recorded
 from harness.config.matrix import Matrix, load_matrix
 from harness.plan.stored_specs import plugins_with_files, read_spec
@@ -68,3 +71,20 @@ def test_paths_that_a_spec_leaves_out_come_from_the_experiment_s_matrix(tmp_path
     assert plugins_with_files(matrix.document) == []
     with pytest.raises(UsageError, match="the files of its data set are not"):
         read_spec(spec.canonical)
+
+
+def test_a_defense_s_checkpoint_comes_from_the_experiment_s_matrix(tmp_path: Path) -> None:
+    layout = Layout("upsampling", channels=1, size=16, latent=8, width=4, mapping_layers=1)
+    files.write(tmp_path / "prior.safetensors", Generator(layout))
+    (tmp_path / "m.yaml").write_text(
+        "version: 1\ndefaults: {data: digits, model: lenet}\nmatrix:\n  attack: [random_guess]\n"
+        f"  defense: [{{name: shadowdef, generator: {{checkpoint: {tmp_path / 'prior.safetensors'}}}}}]\n"
+        "  noise_budget: {shadowdef: [0.1, 0.2]}\n"
+    )
+    matrix = load_matrix(tmp_path / "m.yaml")
+    known = plugins_with_files(matrix.document)
+    specs = list(matrix.expand())
+    assert len(specs) == 2
+    for spec in specs:
+        assert str(tmp_path) not in spec.canonical
+        assert read_spec(spec.canonical, known=known) == spec
