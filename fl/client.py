@@ -222,6 +222,7 @@ def simulate(
     kind: Kind,
     build: Callable[[ModelState], nn.Module],
     defense: ClientDefense | None = None,
+    round_: int = 0,
 ) -> Update:
     """Return the update that a client with these images would send; differentiable in images and labels.
 
@@ -239,6 +240,7 @@ def simulate(
         kind: Kind of update.
         build: From a state to its module, of which only structure and mode are used: it may be a cached one.
         defense: What the attacker knows the client to apply; None for a static attacker.
+        round_: The round's number.
     """
     defense = defense or ClientDefense()
     whole = Batch(images, labels, tuple(map(str, range(len(images)))))
@@ -254,7 +256,7 @@ def simulate(
         )
 
         def step(index: int, purpose: str) -> Step:
-            return Step(0, index, stream, sent, trainer)
+            return Step(round_, index, stream, sent, trainer)
 
         batches = [whole] if kind == "gradient" else _in_order(whole, local)
         update = local_update(

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from harness.execute.events import Progress, RunListener, RunResult, TrialDone
 from harness.execute.ledger import Ledger
+from harness.execute.naming import difference, named
 from harness.execute.rows import RowMaker
 from harness.execute.schedule import LimitsOf, Schedule
 from harness.execute.signals import StopRequests
-from harness.execute.work import BundleItem, Failure, FederationItem, Trial, WorkItem
+from harness.execute.stage_progress import percent_done
+from harness.execute.work import BundleItem, Failure, FederationItem, StageItem, Trial, WorkItem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +88,7 @@ class RunLoop:
     _news: list[TrialRows] = field(default_factory=list)
     _committed_at: float = field(default_factory=time.monotonic)
     _solved: set[str] = field(default_factory=set)
+    _percents: dict[str, int] = field(default_factory=dict)
     _look_at: float = 0.0
 
     def run(self, trials: Sequence[Trial], *, skipped: int = 0, held_back: int = 0) -> RunResult:
@@ -163,13 +166,13 @@ class RunLoop:
             if instead:
                 schedule.again(instead, like=item)
                 self._counts.retried += 1
-                how = _how(instead[0], item)
-                self.listener.message(f"{_named(item)}: {receipt.failure.error}; trying again{how}")
+                how = difference(instead[0], item)
+                self.listener.message(f"{named(item)}: {receipt.failure.error}; trying again{how}")
                 return
             lost = schedule.drop_users(item)
             error = receipt.failure
             if not isinstance(item, BundleItem):
-                error = Failure(error.kind, f"{_named(item)}: {error.error}", error.traceback)
+                error = Failure(error.kind, f"{named(item)}: {error.error}", error.traceback)
             self._failures.update({trial.trial_id: error for trial in lost})
             self._settle(lost)
             return
@@ -201,7 +204,7 @@ class RunLoop:
         for alone in self._ledger.alone(item, failures):
             schedule.again([alone], like=item)
             failure = failures.pop(alone.trials[0].trial_id)
-            self.listener.message(f"{_named(alone)}: {failure.error}; trying again")
+            self.listener.message(f"{named(alone)}: {failure.error}; trying again")
         return failures
 
     def _settle(self, trials: Sequence[Trial]) -> list[TrialRows]:
@@ -244,14 +247,20 @@ class RunLoop:
         return [trial for bundle in bundles for trial in bundle.trials if trial.trial_id in self._waiting]
 
     def _look(self) -> None:
-        """Note which trials under way are solved, but not too often: the store may be far away."""
+        """Note which trials are solved and how far stages are, but not too often: the store may be far."""
         began = time.monotonic()
         if began < self._look_at:
             return
         unknown = [trial for trial in self._under_way() if trial.trial_id not in self._solved]
         self._solved |= {trial.trial_id for trial in unknown if self.rows.has_result(trial)}
+        stages = [item for item in self._submitted.values() if isinstance(item, StageItem)]
+        self._percents = {item.item_id: percent_done(self.rows.store, item.request) for item in stages}
         ended = time.monotonic()
         self._look_at = ended + max(LOOK_EVERY_S, (ended - began) / LOOK_SHARE)
+
+    def _told(self, item: WorkItem) -> str:
+        percent = self._percents.get(item.item_id)
+        return named(item) + (f", {percent} %" if percent else "")
 
     def _report(self, schedule: Schedule) -> None:
         self._look()
@@ -261,7 +270,7 @@ class RunLoop:
                 complete=self._counts.complete,
                 failed=self._counts.failed,
                 total=self._counts.complete + self._counts.failed + len(self._waiting),
-                running=tuple(_named(item) for item in self._submitted.values()),
+                running=tuple(self._told(item) for item in self._submitted.values()),
                 items_left=schedule.remaining(),
                 retried=self._counts.retried,
                 solved=len(self._solved),
@@ -276,25 +285,5 @@ def _log_solved(item: BundleItem, receipt: Receipt, solved: Sequence[TrialRows])
     for engine, width, table in sorted(found, key=str):
         log.info(
             "%s: solved by %s, %s side by side, table %s; %.1f CPU-s on %s",
-            *(_named(item), engine, width, table or "not used", receipt.usage.cpu_s, receipt.lane),
+            *(named(item), engine, width, table or "not used", receipt.usage.cpu_s, receipt.lane),
         )
-
-
-def _how(again: WorkItem, before: WorkItem) -> str:
-    """Return how another try differs from the last one in the solver's lanes, if it does."""
-    if not isinstance(again, BundleItem) or not isinstance(before, BundleItem):
-        return ""
-    if again.lane_limit == before.lane_limit:
-        return ""
-    return f" with at most {again.lane_limit} side by side" if again.lane_limit else " one after the other"
-
-
-def _named(item: WorkItem) -> str:
-    match item:
-        case BundleItem():
-            spec = item.trials[0].spec
-            return f"{spec.attack.name} on {spec.defense.name} ({len(item.trials)} trials)"
-        case FederationItem():
-            return f"federation under {item.spec.defense.name}, seed {item.spec.seed}"
-        case _:
-            return f"{item.request.kind} {item.request.name}"

@@ -124,6 +124,7 @@ class Simulator:
             kind=kind,
             build=lambda state: fl.models.materialise(state, device=self.device, wrap=wrap),
             defense=self._client(len(images), kind),
+            round_=self.observation.history[-1].round,
         )
 
     def _client(self, n_images: int, kind: Any) -> ClientDefense | None:

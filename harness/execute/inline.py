@@ -60,7 +60,7 @@ class InlineExecutor:
         return int(self._item is not None)
 
     def watch(self, tick: Callable[[], None]) -> None:
-        """Have `tick` called after every trial of a bundle."""
+        """Have `tick` called after every trial of a bundle and every tenth of a stage."""
         self._tick = tick
 
     def poll(self, timeout: float) -> list[Receipt]:

@@ -24,6 +24,7 @@ from harness.execute.materials import Materials
 from harness.execute.memory import give_back_freed_memory, give_back_memory, keep_freed_memory
 from harness.execute.schedule import lanes_of
 from harness.execute.score import Scorer
+from harness.execute.stage_progress import StageProgress
 from harness.execute.work import (
     BundleItem,
     Failure,
@@ -91,7 +92,7 @@ class Lane:
 
         Args:
             item: The item.
-            solved: Called whenever a trial's result is stored.
+            solved: Called whenever a trial's result is stored, or a tenth of a stage is done.
         """
         meter = Meter(self.device)
         trial_failures: dict[str, Failure] = {}
@@ -99,7 +100,9 @@ class Lane:
         try:
             match item:
                 case StageItem():
-                    self._materials.run_stage(item.request, item.spec, _TenthsLogged(item))
+                    progress = StageProgress(self._store, item.request, solved)
+                    self._materials.run_stage(item.request, item.spec, progress)
+                    progress.ended()
                 case FederationItem():
                     run_federation(self._materials, self._store, item)
                 case BundleItem():
@@ -133,20 +136,6 @@ class Lane:
     def finish_round(self, item: FederationItem, round: int, results: list[ChunkResult]) -> FederationState:
         """Aggregate a round, store its checkpoint and return where the federation stands."""
         return finish_round(self._materials, self._store, item, round, results)
-
-
-class _TenthsLogged:
-    """Logs how far a stage is, every tenth of the way (`bench run -v`)."""
-
-    def __init__(self, item: StageItem) -> None:
-        self._name = f"{item.request.kind} {item.request.key[:8]}"
-        self._tenths = 0
-
-    def __call__(self, share: float, words: str) -> None:
-        tenths = int(share * 10)
-        if tenths > self._tenths:
-            self._tenths = tenths
-            _log.info("%s: %d %%, %s", self._name, 10 * tenths, words)
 
 
 class Meter:

@@ -71,10 +71,9 @@ def plugins_with_files(document: Mapping[str, JSON]) -> list[Plugin]:
             pools = load_matrix(path).pools
         except ConfigError:
             return []
-    named = [*pools.data.variants, *pools.public.variants, *pools.attack.variants]
-    plugins = [variant.value for variant in named]
-    plugins += [protection.value.plugin for protection in pools.defense.variants]
-    return [plugin for plugin in plugins if plugin is not None]
+    named = [pool[i] for pool in (pools.data, pools.public, pools.attack) for i in range(len(pool))]
+    defenses = [pools.defense[i].plugin for i in range(len(pools.defense))]
+    return [plugin for plugin in [*named, *defenses] if plugin is not None]
 
 
 def _plugin(

@@ -50,6 +50,18 @@ def bundles_first(self, accept):
     return None
 
 
+def test_a_stage_tells_how_far_it_is_and_leaves_nothing_behind(run, listener, tmp_path):
+    prior = "{width: 2, latent: 4, steps: 10, batch_size: 4}"
+    attack = f"{{name: gias, prior: {prior}, restarts: 1, latent_iterations: 1, parameter_iterations: 0}}"
+    matrix = f"matrix: {{data: [{{name: digits, size: 16}}], attack: [{attack}]}}"
+    assert run(matrix).complete == 1
+    running = [text for progress in listener.events["progress"] for text in progress.running]
+
+    percents = [text.rpartition(", ")[2] for text in running if text.endswith("%")]
+    assert percents == [f"{10 * tenth} %" for tenth in range(1, 11)]
+    assert not list(tmp_path.rglob("*-progress*"))
+
+
 def test_stopping_at_once_keeps_what_the_bundle_has_solved(run, trials, listener):
     class Impatient(type(listener)):
         def progress(self, progress):
