@@ -97,6 +97,27 @@ def leakage(images: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def placement(images: pd.DataFrame) -> str:
+    """Return what putting the noise where the map says changes, against the same energy elsewhere."""
+    lines = [
+        "| budget | attack | attacker | other placement | map leaks more by dB | verdict |",
+        "|--:|---|---|---|--:|---|",
+    ]
+    keys, found = ["noise_budget", "attack", "attacker"], []
+    for key, group in images[images["cell"] == "map"].groupby(keys):
+        for other in ("gaussian", "permuted"):
+            others = images[(images["cell"] == other) & (images["defense"] == "shadowdef")]
+            alike = others.set_index(keys).loc[[key]].reset_index()
+            pairs = group.merge(alike[[*SAME, "psnr_db"]], on=SAME, suffixes=("", "_other"))
+            more = clustered_mean(pairs["psnr_db"] - pairs["psnr_db_other"], pairs["seed"].tolist())
+            found.append((key, other, more))
+    adjusted = holm([more.p_value for _, _, more in found])
+    for ((budget, attack, attacker), other, more), p_value in zip(found, adjusted, strict=True):
+        cells = [f"{budget:g}", attack, attacker, other, _interval(more, 2), verdict(more, p_value)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def defects(images: pd.DataFrame) -> str:
     """Return what each defect of the released code changes, against `map` with none of them."""
     lines = ["| defect | PSNR dB | against fixed | verdict | ceiling dB |", "|---|--:|--:|---|--:|"]
@@ -143,7 +164,9 @@ def _interval(estimate: Estimate, digits: int) -> str:
 def main(folder: str) -> None:
     """Print the tables."""
     images = images_of(folder)
-    sys.stdout.write("\n\n".join([undefended(images), leakage(images), defects(images)]) + "\n")
+    sys.stdout.write(
+        "\n\n".join([undefended(images), leakage(images), placement(images), defects(images)]) + "\n"
+    )
 
 
 if __name__ == "__main__":
