@@ -1,7 +1,7 @@
 """Names for people: what tells a trial's parts from others of the same name, and nothing else.
 
 Two configurations of one defense are told apart by the options they differ in; the noise budget has a column
-of its own and is left out.
+of its own and is left out, and so are choices and switches that stand at their defaults.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from attacks import ATTACKS
 from defenses import DEFENSES
+from fl.data import DATASETS
+from fl.models import MODELS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fl.cards import NoiseBudget
+    from fl.registry import Registry
 
 T = TypeVar("T")
 Flat = dict[str, Any]
@@ -36,14 +40,14 @@ def with_labels(trials: pd.DataFrame) -> pd.DataFrame:
         trials: Rows of `trials/`, each with its `spec`.
     """
     specs = [json.loads(spec) for spec in trials["spec"]]
-    data = _plugin_labels(_each(specs, _source))
-    models = _plugin_labels(_each(specs, lambda spec: spec.get("model")))
+    data = _plugin_labels(_each(specs, _source), DATASETS)
+    models = _plugin_labels(_each(specs, lambda spec: spec.get("model")), MODELS)
     settings = [f"{one}, {other}" if other else one for one, other in zip(data, models, strict=True)]
     return trials.assign(
         setting=settings,
         condition=_conditions(settings, _each(specs, _circumstances)),
-        defense_label=_plugin_labels(_without_budgets(_each(specs, lambda spec: spec["defense"]))),
-        attack_label=_plugin_labels(_each(specs, lambda spec: spec["attack"])),
+        defense_label=_plugin_labels(_without_budgets(_each(specs, lambda spec: spec["defense"])), DEFENSES),
+        attack_label=_plugin_labels(_each(specs, lambda spec: spec["attack"]), ATTACKS),
     )
 
 
@@ -104,7 +108,7 @@ def budget_of(defense: Mapping[str, Any]) -> NoiseBudget | None:
         return None
 
 
-def _plugin_labels(plugins: Sequence[Mapping[str, Any] | None]) -> list[str]:
+def _plugin_labels(plugins: Sequence[Mapping[str, Any] | None], registry: Registry[Any]) -> list[str]:
     """Return each plug-in's name, with the options in which plug-ins of that name differ."""
     distinct = {id(plugin): plugin for plugin in plugins if plugin is not None}
     flats = {key: _flattened(plugin["config"]) for key, plugin in distinct.items()}
@@ -112,10 +116,22 @@ def _plugin_labels(plugins: Sequence[Mapping[str, Any] | None]) -> list[str]:
     for key, plugin in distinct.items():
         by_name[plugin["name"]].append(flats[key])
     differing = {name: _differing(configs) for name, configs in by_name.items()}
+    usual = {name: _usual(registry, name) for name in by_name}
     labels = {
-        key: _label(plugin["name"], flats[key], differing[plugin["name"]]) for key, plugin in distinct.items()
+        key: _label(
+            name, {k: v for k, v in flats[key].items() if usual[name].get(k, ...) != v}, differing[name]
+        )
+        for key, name in ((key, plugin["name"]) for key, plugin in distinct.items())
     }
     return [labels.get(id(plugin), "") for plugin in plugins]
+
+
+def _usual(registry: Registry[Any], name: str) -> Flat:
+    """Return the defaults of a plug-in's switches and choices; a number is told even if it is the default."""
+    if name not in registry:
+        return {}
+    fields = registry.get(name).config.model_fields.items()
+    return {key: field.default for key, field in fields if isinstance(field.default, bool | str)}
 
 
 def _conditions(settings: Sequence[str], rows: Sequence[Flat]) -> list[str]:
@@ -141,7 +157,13 @@ def _options(config: Flat, keys: list[str]) -> str:
         for key in keys
         if config.get(key) is not None
     ]
-    return ", ".join(f"{name} {_text(value)}" for name, value in shown)
+    return ", ".join(_words(name, value) for name, value in shown)
+
+
+def _words(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    return f"{name} {_text(value)}"
 
 
 def _short(key: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,8 +29,12 @@ INK, GRID = "#010203", "#040506"
 """Stand-ins for the page's colours, replaced in the SVG."""
 LEGEND_LINE = 0.24
 """Inches that a line of the legend takes."""
-LONG_NAME = 28
+LONG_NAME = 38
 """Letters from which on a legend has one column only."""
+LONG_LABEL = 60
+"""Letters after which an axis's label goes on in the next line."""
+MOST_BANDS = 6
+"""With more curves than this, intervals would cover each other and are left out."""
 LOG_SPAN = 8
 """Budgets further apart than this factor are drawn on a logarithmic axis."""
 
@@ -58,7 +63,7 @@ def trade_off(places: Sequence[Place], *, leakage: str, utility: str, name: str)
     figure, axes = _figure(height=4.0, legend=names)
     for index, defense in enumerate(names):
         own = sorted((p for p in places if p.defense == defense), key=lambda p: p.budget)
-        colour, marker = PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)]
+        colour, marker = PALETTE[index % len(PALETTE)], _marker(index)
         axes.plot([p.leakage.mean for p in own], [p.utility.mean for p in own], color=colour, lw=1, alpha=0.6)
         for place in own:
             axes.errorbar(
@@ -88,20 +93,25 @@ def over_budgets(curves: Sequence[Curve], *, budget: str, leakage: str, name: st
     if positive and max(positive) / min(positive) > LOG_SPAN:
         axes.set_xscale("symlog", linthresh=min(positive))
     axes.axhline(0, color=INK, lw=0.8)
-    axes.set_xlabel(f"noise budget: {budget}")
+    axes.set_xlabel(textwrap.fill(f"noise budget: {budget}", LONG_LABEL))
     axes.set_ylabel(leakage)
     _legend(axes, [curve.name for curve in curves])
     return _svg(figure, name)
 
 
 def over_rounds(curves: Sequence[Curve], *, utility: str, name: str) -> str:
-    """Draw utility against rounds, a line for each defense."""
+    """Draw utility against rounds, a line for each defense; with 95 % intervals where the lines are few."""
     figure, axes = _figure(height=3.0, legend=[curve.name for curve in curves])
     _lines(axes, curves, bands=True)
     axes.set_xlabel("rounds trained")
     axes.set_ylabel(utility)
     _legend(axes, [curve.name for curve in curves])
     return _svg(figure, name)
+
+
+def _marker(index: int) -> str:
+    """Return a marker that no curve of the same colour has had."""
+    return MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]
 
 
 def _lines(axes: Axes, curves: Sequence[Curve], *, bands: bool = False) -> None:
@@ -111,6 +121,8 @@ def _lines(axes: Axes, curves: Sequence[Curve], *, bands: bool = False) -> None:
         means = [estimate.mean for estimate in curve.y]
         if bands:
             axes.plot(curve.x, means, label=curve.name, lw=1.6, **style)
+            if len(curves) > MOST_BANDS:
+                continue
             low = [e.low if e.known else e.mean for e in curve.y]
             high = [e.high if e.known else e.mean for e in curve.y]
             axes.fill_between(curve.x, low, high, color=colour, alpha=0.1, lw=0)
@@ -120,7 +132,7 @@ def _lines(axes: Axes, curves: Sequence[Curve], *, bands: bool = False) -> None:
             curve.x,
             means,
             yerr=[[one[side][0] for one in reach] for side in (0, 1)],
-            marker=MARKERS[index % len(MARKERS)],
+            marker=_marker(index),
             label=curve.name,
             capsize=3,
             lw=1.6,

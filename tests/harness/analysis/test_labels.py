@@ -45,6 +45,16 @@ def test_options_that_differ_are_told_and_the_budget_is_not(labelled):
     assert set(found.attack_label) == {"dlg (iterations 2)", "dlg (iterations 3)", "random_guess"}
 
 
+def test_switches_are_told_by_name_and_defaults_not_at_all(labelled):
+    found = labelled(
+        "  data: [{name: digits, size: 16}]\n"
+        "  defense: [shadowdef, {name: shadowdef, flat_cam: true}, {name: shadowdef, placement: permuted}]\n"
+        "  attack: [inverting_gradients, {name: inverting_gradients, signed: false}]"
+    )
+    assert set(found.defense_label) == {"shadowdef", "shadowdef (flat cam)", "shadowdef (placement permuted)"}
+    assert set(found.attack_label) == {"inverting_gradients", "inverting_gradients (no signed)"}
+
+
 def test_chains_are_told_apart_by_all_but_the_last_links_budget(labelled):
     found = labelled(
         "  defense:\n"
