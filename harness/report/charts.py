@@ -27,11 +27,20 @@ MOST_CURVES = 10
 
 
 class Line(NamedTuple):
-    """A line of the summary: a defense at a budget under its strongest attack."""
+    """A line of the summary: a defense at a budget under its strongest attack.
+
+    Attributes:
+        leak: What it leaks.
+        utility: What it costs, where that is known.
+        on_front: Whether no other line is better in both.
+        only: The conditions that it was measured under, where those are not the others'; it is then not
+            compared with them.
+    """
 
     leak: Leak
     utility: Utility | None
     on_front: bool
+    only: tuple[str, ...] = ()
 
 
 class TradeOff(NamedTuple):
@@ -68,7 +77,7 @@ def trade_off(
             line.leak.defense, line.leak.noise_budget, line.leak.excess, line.utility.value, line.on_front
         )
         for line in lines
-        if line.utility is not None
+        if line.utility is not None and not line.only
     ]
     drawn = figures.trade_off(
         places, leakage=METRIC_NAMES[metric], utility=measure.replace("_", " "), name=f"{anchor}-trade-off"
@@ -82,6 +91,7 @@ def trade_off(
             reference_leakage=reference,
         )
         for line in lines
+        if not line.only
     }
     found = knee(points)
     return TradeOff(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -143,15 +144,20 @@ def _setting(
 ) -> Setting:
     strongest = worst(found)
     by_cell = {(one.defense, one.noise_budget): one for one in useful}
-    ranked = _ranked(labelled)
+    ranked, apart = _ranked(labelled), _measured_apart(labelled)
     points = [
         Point(place(leak), clipped(leak), by_cell[leak.defense, leak.noise_budget].value.mean)
         for leak in strongest.values()
-        if (leak.defense, leak.noise_budget) in by_cell
+        if (leak.defense, leak.noise_budget) in by_cell and (leak.defense, leak.noise_budget) not in apart
     ]
     best = {point.name for point in front(points)} if ranked else set()
     lines = tuple(
-        Line(leak, by_cell.get((leak.defense, leak.noise_budget)), place(leak) in best)
+        Line(
+            leak,
+            by_cell.get(cell := (leak.defense, leak.noise_budget)),
+            place(leak) in best,
+            apart.get(cell, ()),
+        )
         for leak in strongest.values()
     )
     anchor = f"s{index + 1}"
@@ -172,6 +178,16 @@ def _setting(
         gallery=tuple(album.gallery(complete, strongest)),
         strips=tuple(album.strips(complete, strongest)),
     )
+
+
+def _measured_apart(labelled: pd.DataFrame) -> dict[tuple[str, float], tuple[str, ...]]:
+    """Return the conditions of each defense and budget where they are not those of `none`, or of most."""
+    complete = labelled[labelled["status"] == "complete"]
+    cells = complete.groupby(["defense_label", "noise_budget"])["condition"]
+    found = {(str(name), float(str(budget))): tuple(sorted(own.unique())) for (name, budget), own in cells}
+    undefended = [conditions for (name, _), conditions in found.items() if name == "none"]
+    usual = (undefended or [Counter(found.values()).most_common(1)[0][0]])[0]
+    return {cell: conditions for cell, conditions in found.items() if conditions != usual}
 
 
 def _conditions(

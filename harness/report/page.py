@@ -28,6 +28,7 @@ def render(report: Report, form: Format) -> str:
         "budget": words.budget,
         "share": words.share,
         "counted": words.counted,
+        "conditions": words.conditions,
         "cell": _cell,
     }
     return environment.get_template(f"report.{form}.j2").render(report=report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.uncertainty import Estimate
@@ -140,3 +140,8 @@ def _article(word: str) -> str:
 
 def _listed(items: list[str], *, last: str = "and") -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {last} {items[-1]}"
+
+
+def conditions(names: Sequence[str]) -> str:
+    """Return the conditions that something was measured under, or how many they are."""
+    return names[0] if len(names) == 1 else f"{len(names)} conditions"

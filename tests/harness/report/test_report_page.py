@@ -144,6 +144,20 @@ def test_tables_have_headings_for_rows_and_columns(page):
     assert {"row", "col"} <= set(scopes)
 
 
+def test_what_was_measured_under_other_conditions_is_not_ranked(store_experiment):
+    apart = "{defense: laplace, attack: {name: idlg, iterations: 2}, observe.round: 0}"
+    matrix = MATRIX.replace("  attack:", "  observe.round: [0, 1]\n  attack:") + f"include: [{apart}]\n"
+    report = gather(load(store_experiment(matrix, outcome), images=True))
+    (setting,) = report.settings
+    lines = {line.leak.defense: line for line in setting.lines}
+
+    assert lines["laplace"].only == ("round 0",)
+    assert not lines["laplace"].on_front
+    assert not lines["none"].only
+    assert {name for name, _ in setting.trade_off.volumes} == {"none", "gaussian"}
+    assert all(render(report, form).count("only round 0") == 1 for form in ("html", "md"))
+
+
 def test_equal_results_give_equal_pages_in_any_process(store_experiment):
     folder = store_experiment(MATRIX, outcome)
     script = (
