@@ -51,6 +51,10 @@ class TuningDisplay:
     _messages: list[str] = field(default_factory=list)
     _live: Live | None = None
 
+    def resumed(self, standing: Standing) -> None:
+        """Count what is there already."""
+        self._standing = standing
+
     def started(self, total: int, lanes: int, description: str) -> None:
         """Say where it runs."""
         self._began = self._said = self.clock()
@@ -61,7 +65,9 @@ class TuningDisplay:
             self._live = Live(self, console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
         else:
-            self._say(f"up to {self.total:,} Optuna trials on {description}")
+            told = 0 if self._standing is None else self._standing.told
+            there = f"{told:,} are there, " if told else ""
+            self._say(f"{there}up to {self.total:,} Optuna trials on {description}")
 
     def progress(self, progress: Progress) -> None:
         """Say where it stands, if nothing was said for a while."""

@@ -56,6 +56,9 @@ class Standing(NamedTuple):
 class TuneListener(RunListener, Protocol):
     """Whoever watches a study."""
 
+    def resumed(self, standing: Standing) -> None:
+        """Hear where a study stands that goes on; before `started`."""
+
     def optuna_trial(self, done: OptunaTrialDone, standing: Standing) -> None:
         """Hear of an Optuna trial that was told."""
 

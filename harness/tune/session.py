@@ -70,6 +70,8 @@ def run_tuning(request: TuneRequest, listener: TuneListener) -> tuple[TuneResult
         stores = Stores.of(tuning.template, folder)
         known = Rows.stored(tuning.name, folder, keep_failed=request.keep_failed)
         tuner = _tuner(request, folder, known, listener)
+        if (standing := tuner.standing).told:
+            listener.resumed(standing)
         first = tuner.more()
         text = None if table is None else table.text
         executor = request.executor(LaneSettings(stores.artifacts, stores.private, request.device, text))

@@ -88,6 +88,9 @@ class Watch:
     def finished(self, result):
         self.events["finished"].append(result)
 
+    def resumed(self, standing):
+        self.events["resumed"].append(standing)
+
     def optuna_trial(self, done, standing):
         self.events["optuna_trial"].append((done, standing))
 

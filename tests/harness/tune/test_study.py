@@ -150,9 +150,12 @@ def test_ctrl_c_ends_a_study_that_goes_on_later(run, body, whole, rows, journal,
     assert stopped.exit_code == 3
     assert stopped.run.interrupted
     assert 2 <= states.count(TrialState.COMPLETE) < 5
-    run(body, watch=Impatient())
+    again = Impatient()
+    run(body, watch=again)
     assert proposals(journal(folder)) == proposals(journal(whole))
     assert missing == [0] * 5
+    (standing,) = again.events["resumed"]
+    assert (standing.told, standing.left) == (states.count(TrialState.COMPLETE), 5 - standing.told)
 
 
 def test_a_driver_that_died_while_asking_left_nothing_to_lose(
