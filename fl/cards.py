@@ -68,8 +68,7 @@ class StageRequest:
         name: Under which name the plug-in finds the artifact.
         kind: Word for people, e.g. `prior`.
         implementation: `module:function`, called as `f(config, inputs, context)`
-            (`fl.types.StageContext`); returns an
-            `fl.types.Artifact`.
+            (`fl.types.StageContext`); returns an `fl.types.Artifact`.
         version: Bumped when its results change.
         config: All it depends on besides its inputs, as plain JSON.
         inputs: Keys of the stages it is computed from.
@@ -185,6 +184,11 @@ def no_stages(config: Config, spec: TrialSpec) -> list[StageRequest]:
     return []
 
 
+def always_mirrored(config: Config) -> str | None:
+    """Have a mirror, if any, in every configuration."""
+    return None
+
+
 def one_at_a_time(config: Config) -> bool:
     """Solve tasks in turn."""
     return False
@@ -219,6 +223,8 @@ class DefenseCard(Card[ConfigT]):
         noise_budget: From a configuration to its noise budget (a chain takes that of its last link).
         hooks: Names of the hooks it overrides (`fl.hooks`, `defenses.base`).
         mirrored: It has `estimate` and `mirror`, so that an adaptive attacker can model it.
+        unmirrored: Why there is no mirror in a configuration, and what an adaptive attacker does instead;
+            None where there is one. A defense with neither mirror nor `unperturb` must say.
         unperturbs: It has `unperturb`, so that an adaptive attacker can take out of a recovered batch what it
             put in; such a defense acts through `perturb_batch` alone.
         compatible: Reason why it cannot work in a setting, or None.
@@ -229,6 +235,7 @@ class DefenseCard(Card[ConfigT]):
     noise_budget: Callable[[ConfigT], NoiseBudget]
     hooks: frozenset[str]
     mirrored: bool
+    unmirrored: Callable[[ConfigT], str | None] = always_mirrored
     unperturbs: bool = False
     compatible: Callable[[ConfigT, Setting], str | None] = always_compatible
     stages: Callable[[ConfigT, TrialSpec], list[StageRequest]] = no_stages
@@ -278,6 +285,7 @@ class MetricCard(Card[ConfigT]):
         leaks_more: Which way means that more leaked.
         lower: Smallest possible value, or None.
         upper: Largest possible value, or None.
+        on_request: Whether it costs so much that only a matrix that names it (`metrics:`) measures it.
     """
 
     kind: Literal["pair", "image", "set"]
@@ -286,6 +294,7 @@ class MetricCard(Card[ConfigT]):
     leaks_more: Literal["higher", "lower"]
     lower: float | None
     upper: float | None
+    on_request: bool = False
 
 
 AnyCard = Card[Any]

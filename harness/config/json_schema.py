@@ -16,7 +16,15 @@ from fl.presets import PRESETS
 from fl.specs import FederationSpec, ObserveSpec, ThreatModel
 from harness.config.plugins import Plugins
 from harness.config.rules import RULE_KEYS
-from harness.config.settings import DURATION, LARGEST_SEED, NAME, STAGES, ResourceOverride, StoreSettings
+from harness.config.settings import (
+    DURATION,
+    LARGEST_SEED,
+    NAME,
+    STAGES,
+    ResourceOverride,
+    StoreSettings,
+    requestable,
+)
 
 Schema = dict[str, Any]
 
@@ -119,6 +127,11 @@ def _document(refs: Mapping[Any, Schema], axes: Schema, cards: Mapping[str, list
         "max_failures": {
             "anyOf": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0, "maximum": 1}],
             "description": "stop once more trials than this (or a larger share of them) failed",
+        },
+        "metrics": {
+            "type": "array",
+            "items": {"enum": list(requestable())},
+            "description": "metrics to measure that are costly, and measured only where a matrix names them",
         },
     }
     return {

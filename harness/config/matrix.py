@@ -21,7 +21,7 @@ from harness.config.yaml_loader import Mark, Node
 MAX_CELLS = 10_000_000
 TOP_LEVEL = (
     "version", "name", "extends", "seeds", "defaults", "matrix", "exclude", "include", "resources", "store",
-    "max_failures",
+    "max_failures", "metrics",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from harness.config.problems import Problems, shown, unknown_key
 from harness.config.sweeps import is_number, is_sweep, sweep_values
 from harness.config.validate import validate
 from harness.config.yaml_loader import Node
+from harness.metrics import METRICS
 
 STAGES = ("attack", "federation", "stage")
 LARGEST_SEED = 2**63 - 1
@@ -79,6 +80,7 @@ class Settings:
         resources: Overrides by stage (`attack`, `federation`, `stage`) or plug-in name.
         store: Where artifacts lie.
         max_failures: Stop once more trials than this have failed: a number, or a share of all trials.
+        metrics: Metrics to measure that are measured on request only.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Settings:
     resources: Mapping[str, ResourceOverride]
     store: StoreSettings
     max_failures: int | float | None
+    metrics: tuple[str, ...] = ()
 
     def override(self, stage: Literal["attack", "federation", "stage"], plugin: str) -> ResourceOverride:
         """Return what the matrix asks for in `stage` for `plugin`; the plug-in's own entry wins."""
@@ -110,6 +113,7 @@ def read_settings(document: Node, plugins: Plugins, problems: Problems) -> Setti
         resources=_resources(entries["resources"], plugins, problems) if "resources" in entries else {},
         store=store or StoreSettings(),
         max_failures=_max_failures(entries["max_failures"], problems) if "max_failures" in entries else None,
+        metrics=_metrics(entries["metrics"], problems) if "metrics" in entries else (),
     )
 
 
@@ -164,6 +168,22 @@ def _resources(node: Node, plugins: Plugins, problems: Problems) -> dict[str, Re
         elif override is not None:
             found[key] = override
     return found
+
+
+def requestable() -> tuple[str, ...]:
+    """Return the names of the metrics that are measured on request only."""
+    return tuple(card.name for card in METRICS if card.on_request)
+
+
+def _metrics(node: Node, problems: Problems) -> tuple[str, ...]:
+    known = requestable()
+    if not isinstance(node.value, tuple):
+        problems.add(node.mark, f"expected a list of metrics, got {shown(node.plain())}")
+    for item in node.items:
+        if item.value not in known:
+            message = f"expected metrics that are measured on request ({', '.join(known)})"
+            problems.add(item.mark, f"{message}, got {shown(item.plain())}")
+    return tuple(str(item.value) for item in node.items)
 
 
 def _max_failures(node: Node, problems: Problems) -> int | float | None:

@@ -22,12 +22,14 @@ class LaneSettings:
         private_uri: Where what must not be shared lies.
         device: `auto` uses a GPU where the item was given one; `cuda` insists on it.
         engine_table: The solver's table as JSON (`attacks.engine.table`); None for the one that ships.
+        metrics: Metrics to measure that are measured on request only.
     """
 
     artifact_uri: str
     private_uri: str
     device: DeviceChoice = "auto"
     engine_table: str | None = None
+    metrics: tuple[str, ...] = ()
 
 
 class Executor(Protocol):

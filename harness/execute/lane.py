@@ -81,7 +81,7 @@ class Lane:
         self._table = current() if text is None else EngineTable.parse(text)
         self._store = ArtifactStore(settings.artifact_uri)
         self._materials = Materials(self._store, ArtifactStore(settings.private_uri), self.device)
-        self._scorer = Scorer(self._materials, settings.private_uri)
+        self._scorer = Scorer(self._materials, settings.private_uri, settings.metrics)
 
     def probe(self) -> LaneInfo:
         """Tell what this lane is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from math import isnan
@@ -22,6 +22,7 @@ from harness.execute.score import Scorer
 from harness.execute.work import Trial, Usage
 from harness.metrics import METRICS
 from harness.metrics.catalog import trial_columns
+from harness.metrics.pairs import on_request
 from harness.plan.stored_specs import plugins_with_files, read_spec
 from harness.store.artifacts import ArtifactStore
 from harness.store.experiment import Experiment, TrialRows
@@ -81,7 +82,7 @@ def rescore(
         experiment.recover()
         complete = [trial for trial, status in experiment.statuses().items() if status == "complete"]
         rows = experiment.rows("trials", complete)
-        wanted = [row for row in rows if every or lacks(row)]
+        wanted = [row for row in rows if every or lacks(row, scoring.metrics)]
         result.complete, result.lacking = len(rows), len(wanted)
         for start in range(0, len(wanted), BATCH):
             _rescore_batch(experiment, scoring, wanted[start : start + BATCH], result)
@@ -89,11 +90,19 @@ def rescore(
     return result
 
 
-def lacks(row: Row) -> bool:
-    """Whether a trial was scored by another version, or a metric is null without a reason."""
+def lacks(row: Row, metrics: Collection[str] = ()) -> bool:
+    """Whether a trial was scored by another version, or a metric is null without a reason.
+
+    Args:
+        row: Its row in `trials/`.
+        metrics: Metrics that the matrix asks for, so that not having asked is no reason.
+    """
     if row.get("score_version") != SCORE_VERSION:
         return True
     reasons = json.loads(row.get("null_reasons") or "{}")
+    asked = [card for card in METRICS if card.name in metrics]
+    if any(reasons.get(f"*{card.column}*") == on_request(card.name).reason for card in asked):
+        return True
     empty = (card.column for card in METRICS if row.get(card.column) is None)
     return not all(any(fnmatchcase(column, pattern) for pattern in reasons) for column in empty)
 
@@ -105,6 +114,7 @@ class _Scoring:
     materials: Materials
     scorer: Scorer
     known: Sequence[Plugin]
+    metrics: tuple[str, ...]
 
     @classmethod
     def of(cls, experiment: Experiment, folder: Path) -> _Scoring:
@@ -115,7 +125,8 @@ class _Scoring:
         materials = Materials(artifacts, ArtifactStore(private), torch.device("cpu"))
         matrices = [run["matrix"] for run in (manifest, *manifest.get("history", ())) if "matrix" in run]
         known = [plugin for matrix in matrices for plugin in plugins_with_files(matrix)]
-        return cls(materials, Scorer(materials, private), known)
+        asked = tuple((manifest.get("matrix") or {}).get("metrics") or ())
+        return cls(materials, Scorer(materials, private, asked), known, asked)
 
     def score(self, row: Row) -> tuple[Row, list[Row]]:
         """Return the leakage columns and the reconstructions of a trial.

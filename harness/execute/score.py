@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import socket
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ from harness.execute.results import Row, TrialResult
 from harness.metrics.features import penultimate_features
 from harness.metrics.identification import draw_gallery
 from harness.metrics.judge import Judge, TrialScore
-from harness.metrics.pairs import Gallery, Unavailable
+from harness.metrics.networks import VGG16
+from harness.metrics.pairs import NO_VGG, Gallery, Unavailable
 from harness.metrics.perceptual import find_perceptual
 from harness.metrics.recent import Recent
 from harness.metrics.regions import Labelled, Regions, find_regions
@@ -39,14 +40,16 @@ if TYPE_CHECKING:
 class Scorer:
     """Judges trials and keeps private pictures private."""
 
-    def __init__(self, materials: Materials, private_uri: str) -> None:
+    def __init__(self, materials: Materials, private_uri: str, metrics: Collection[str] = ()) -> None:
+        """Say what to compute with, where private pictures go, and what is measured on request."""
         self._materials = materials
+        self._asked = frozenset(metrics)
         self._pictures = Pictures(private_uri)
         self._known: Recent[Hashable, Known] = Recent(KNOWN_BYTES)
 
     @cached_property
     def _judge(self) -> Judge:
-        return Judge(_perceptual())
+        return Judge(_perceptual(), vgg=_perceptual_vgg() if "lpips_vgg" in self._asked else NO_VGG)
 
     def result(
         self,
@@ -149,7 +152,8 @@ class Scorer:
             regions = self._regions(spec, seen, targets, model)
         if spec.data is not None:
             gallery = self._gallery(spec, seen, streams)
-        return ScoreContext(streams, self._materials.judge_public(spec), gallery, features, regions)
+        public = self._materials.judge_public(spec)
+        return ScoreContext(streams, public, gallery, features, regions, self._asked)
 
     def _regions(
         self,
@@ -234,6 +238,11 @@ def _engine(answers: Iterable[Reconstruction]) -> Row:
 @cache
 def _perceptual() -> Any:
     return find_perceptual()
+
+
+@cache
+def _perceptual_vgg() -> Any:
+    return find_perceptual(VGG16)
 
 
 @cache

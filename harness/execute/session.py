@@ -114,7 +114,9 @@ def run_matrix(request: RunRequest, listener: RunListener) -> RunResult:
         )
         stores = Stores.of(matrix, folder)
         text = None if table is None else table.text
-        executor = request.executor(LaneSettings(stores.artifacts, stores.private, request.device, text))
+        executor = request.executor(
+            LaneSettings(stores.artifacts, stores.private, request.device, text, matrix.settings.metrics)
+        )
         rows = RowMaker(
             ArtifactStore(stores.artifacts),
             experiment=matrix.name,

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from fl.cards import MetricCard
 from harness.metrics import METRICS
 from harness.metrics.cards_identity import IDENTITY_CARDS
+from harness.metrics.cards_published import PUBLISHED_CARDS
 from harness.metrics.cards_region import REGION_CARDS, RegionSource
 from harness.metrics.declare import PSNR_CAP_DB, metric_card
 
@@ -166,6 +167,7 @@ CARDS = (
     ),
     *REGION_CARDS,
     *IDENTITY_CARDS,
+    *PUBLISHED_CARDS,
 )
 
 

@@ -14,7 +14,7 @@ from fl.errors import NotApplicableError
 from harness.metrics import METRICS
 from harness.metrics.catalog import worst
 from harness.metrics.matching import match
-from harness.metrics.pairs import Instruments, Pairs
+from harness.metrics.pairs import Instruments, Pairs, on_request
 from harness.metrics.statistics import Values
 
 VALUES_AT_ONCE = 2**20
@@ -137,6 +137,9 @@ def _measure(pairs: Sequence[Pairs]) -> tuple[dict[str, Values], dict[str, str]]
     for some in _chunks(pairs):
         for card in METRICS:
             if card.kind != "pair" or card.name in reasons:
+                continue
+            if card.on_request and card.name not in some.instruments.asked:
+                reasons[card.name] = on_request(card.name).reason
                 continue
             try:
                 parts.setdefault(card.name, []).append(METRICS.implementation(card.name)(some).numpy())

@@ -11,6 +11,10 @@ PSNR_CAP_DB = 100.0
 """PSNR of an exact reconstruction: an rms error of 1e-5, far below one step of an 8-bit image."""
 
 
+REFERENCE_OFFSET_DB = 6.020599913279624
+"""10 log10(4): by how much a PSNR with peak 1 on images in [-1, 1] is below one on images in [0, 1]."""
+
+
 def metric_card(
     name: str,
     summary: str,
@@ -21,6 +25,7 @@ def metric_card(
     unit: str = "",
     kind: Literal["pair", "set"] = "pair",
     reference: str | None = None,
+    on_request: bool = False,
 ) -> MetricCard[NoConfig]:
     """Return the card of a metric whose column has its name.
 
@@ -33,6 +38,7 @@ def metric_card(
         unit: Its unit.
         kind: What it scores.
         reference: Its source.
+        on_request: Whether only a matrix that names it measures it.
     """
     return MetricCard(
         name=name,
@@ -47,4 +53,5 @@ def metric_card(
         leaks_more=leaks_more,
         lower=bounds[0],
         upper=bounds[1],
+        on_request=on_request,
     )

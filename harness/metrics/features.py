@@ -25,6 +25,16 @@ def feature_distance(pairs: Pairs) -> Tensor:
     return (features(pairs.truth) - pairs.guess_features).square().sum(1).sqrt()
 
 
+def mse_r(pairs: Pairs) -> Tensor:
+    """Return the mean squared difference of penultimate features, `k`.
+
+    Raises:
+        NotApplicableError: If the observed model offers no features.
+    """
+    features = require(pairs.instruments.features)
+    return (features(pairs.truth) - pairs.guess_features).square().mean(1)
+
+
 class PenultimateFeatures:
     """The input of a classifier's head, as a function of images."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harness.metrics.catalog import SSIM_MIN_SIZE, SUCCESS_DB
-from harness.metrics.declare import PSNR_CAP_DB
+from harness.metrics.declare import PSNR_CAP_DB, REFERENCE_OFFSET_DB
 from harness.metrics.pairs import Pairs
 
 SSIM_WINDOW = 11
@@ -28,6 +28,16 @@ def mse(pairs: Pairs) -> Tensor:
 def psnr_db(pairs: Pairs) -> Tensor:
     """Return 10 log10(1 / mse), at most `PSNR_CAP_DB`."""
     return to_psnr_db(mse(pairs))
+
+
+def mse_i(pairs: Pairs) -> Tensor:
+    """Return the mean squared error of images in [-1, 1]: four times `mse`."""
+    return 4.0 * mse(pairs)
+
+
+def psnr_ref_db(pairs: Pairs) -> Tensor:
+    """Return 10 log10(1 / mse_i): peak 1 although images in [-1, 1] have a range of 2."""
+    return psnr_db(pairs) - REFERENCE_OFFSET_DB
 
 
 def success(pairs: Pairs) -> Tensor:

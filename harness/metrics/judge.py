@@ -11,7 +11,7 @@ from harness.metrics import METRICS
 from harness.metrics.catalog import reconstruction_columns
 from harness.metrics.comparison import Comparison, Sides, compare, is_finite
 from harness.metrics.labels import as_labels, label_accuracy
-from harness.metrics.pairs import Embedding, Unavailable
+from harness.metrics.pairs import NO_VGG, Embedding, Lpips, Unavailable
 from harness.metrics.perceptual import Perceptual
 from harness.metrics.scoresheet import Cell, ScoreSheet
 from harness.metrics.statistics import Values
@@ -21,6 +21,8 @@ from harness.metrics.yardsticks import ScoreContext, Yardsticks, find_yardsticks
 PERCEPTUAL_BLOCK = 4
 PERCEPTUAL_BYTES = 64 * 2**20
 """LPIPS embeddings that a judge remembers: some 500 images of 64 pixels."""
+VGG_BYTES = 192 * 2**20
+"""Those on VGG-16, where they are asked for: some 90 images of 64 pixels."""
 
 Row = dict[str, Cell]
 
@@ -46,13 +48,11 @@ class Judge:
     It remembers the LPIPS embeddings of images, which do not depend on company either.
     """
 
-    def __init__(self, perceptual: Perceptual | Unavailable) -> None:
-        """Take LPIPS (`perceptual.find_perceptual`), or why it cannot be had."""
-        self._perceptual: Embedding | Unavailable = (
-            perceptual
-            if isinstance(perceptual, Unavailable)
-            else Embedding(perceptual, block=PERCEPTUAL_BLOCK, max_bytes=PERCEPTUAL_BYTES)
-        )
+    def __init__(
+        self, perceptual: Perceptual | Unavailable, *, vgg: Perceptual | Unavailable = NO_VGG
+    ) -> None:
+        """Take LPIPS on AlexNet and VGG-16 (`perceptual.find_perceptual`), or why they cannot be had."""
+        self._lpips = Lpips(_embedding(perceptual, PERCEPTUAL_BYTES), _embedding(vgg, VGG_BYTES))
 
     def yardsticks(self, targets: Sequence[PrivateTarget], *, context: ScoreContext) -> Yardsticks:
         """Measure what no attack changes about a trial's targets, for any number of attacks on them.
@@ -106,10 +106,17 @@ class Judge:
         rows = [row for target in targets for row in _blind_rows(target)]
         return TrialScore(sheet.columns(), tuple(rows))
 
-    def _lpips_of(self, channels: int) -> Embedding | Unavailable:
-        if isinstance(self._perceptual, Embedding) and channels not in (1, 3):
-            return Unavailable(f"LPIPS takes images with 1 or 3 channels, not {channels}")
-        return self._perceptual
+    def _lpips_of(self, channels: int) -> Lpips:
+        if channels in (1, 3):
+            return self._lpips
+        wrong = Unavailable(f"LPIPS takes images with 1 or 3 channels, not {channels}")
+        return Lpips(*(wrong if isinstance(one, Embedding) else one for one in self._lpips))
+
+
+def _embedding(perceptual: Perceptual | Unavailable, max_bytes: int) -> Embedding | Unavailable:
+    if isinstance(perceptual, Unavailable):
+        return perceptual
+    return Embedding(perceptual, block=PERCEPTUAL_BLOCK, max_bytes=max_bytes)
 
 
 def _compare(targets: Sequence[ScoredTarget], known: Yardsticks) -> tuple[list[Comparison], list[Comparison]]:

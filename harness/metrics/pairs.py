@@ -40,6 +40,14 @@ NO_REGIONS = Unavailable("no sensitive regions are known")
 NO_PRIOR = Unavailable("there are no public images")
 
 
+def on_request(metric: str) -> Unavailable:
+    """Return why a metric that is measured on request has no value where nobody asked."""
+    return Unavailable(f"{metric} is measured on request: `metrics: [{metric}]` in the matrix")
+
+
+NO_VGG = on_request("lpips_vgg")
+
+
 class Embedding:
     """Maps images to vectors in full blocks and remembers the images that it saw last."""
 
@@ -70,6 +78,18 @@ class Embedding:
                 found[name] = row.clone()  # a view would keep its whole block
                 self._known.put(name, found[name], n_bytes=row.nbytes)
         return torch.stack([found[key] for key in keys]).double()
+
+
+class Lpips(NamedTuple):
+    """LPIPS as embeddings: the squared distance of two vectors is the LPIPS of two images.
+
+    Attributes:
+        alex: On AlexNet.
+        vgg: On VGG-16.
+    """
+
+    alex: Embedding | Unavailable
+    vgg: Embedding | Unavailable = NO_VGG
 
 
 @dataclass(frozen=True)
@@ -114,6 +134,8 @@ class Instruments:
         gallery: The gallery.
         regions: The private images' sensitive regions.
         prior: What public data show of the private images.
+        perceptual_vgg: LPIPS on VGG-16 instead of AlexNet.
+        asked: Metrics that are measured on request, and were asked for.
     """
 
     perceptual: Embedding | Unavailable
@@ -121,6 +143,8 @@ class Instruments:
     gallery: Gallery | Unavailable
     regions: Regions | Unavailable = NO_REGIONS
     prior: Prior | Unavailable = NO_PRIOR
+    perceptual_vgg: Embedding | Unavailable = NO_VGG
+    asked: frozenset[str] = frozenset()
 
     @cached_property
     def gallery_directions(self) -> Tensor:
@@ -154,6 +178,17 @@ class Pairs:
         from harness.metrics.image import ssim_map
 
         return ssim_map(self.truth, self.guess)
+
+    @cached_property
+    def lpips(self) -> Tensor:
+        """The perceptual distance of each pair on AlexNet's features, `k`.
+
+        Raises:
+            NotApplicableError: If it cannot be had.
+        """
+        from harness.metrics.perceptual import distance
+
+        return distance(require(self.instruments.perceptual), self.truth, self.guess)
 
     @cached_property
     def guess_features(self) -> Tensor:

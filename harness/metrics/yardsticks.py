@@ -17,7 +17,15 @@ from harness.metrics.controls import (
     oracle_constant,
     random_guess,
 )
-from harness.metrics.pairs import NO_PRIOR, NO_REGIONS, Embedding, Gallery, Instruments, Unavailable
+from harness.metrics.pairs import (
+    NO_PRIOR,
+    NO_REGIONS,
+    Embedding,
+    Gallery,
+    Instruments,
+    Lpips,
+    Unavailable,
+)
 from harness.metrics.regions import Regions
 from harness.metrics.relative import Prior
 from harness.metrics.scoresheet import Means, means_of
@@ -40,6 +48,7 @@ class ScoreContext:
         gallery: The seed's gallery, or why there is none.
         features: The observed model's features (`features.penultimate_features`), or why there are none.
         regions: Sensitive regions of all private images of the targets, or why none are known.
+        asked: Metrics that are measured on request, and were asked for.
     """
 
     streams: Streams
@@ -47,16 +56,19 @@ class ScoreContext:
     gallery: Gallery | Unavailable
     features: Callable[[Tensor], Tensor] | Unavailable
     regions: Regions | Unavailable = NO_REGIONS
+    asked: frozenset[str] = frozenset()
 
-    def instruments(self, perceptual: Embedding | Unavailable) -> Instruments:
+    def instruments(self, lpips: Lpips) -> Instruments:
         """Return what metrics need, given LPIPS."""
         features, public = self.features, self.public
         return Instruments(
-            perceptual,
+            lpips.alex,
             features if isinstance(features, Unavailable) else Embedding(features),
             self.gallery,
             self.regions,
             NO_PRIOR if public is None else Prior(public.mean_image),
+            lpips.vgg,
+            self.asked,
         )
 
 
@@ -86,17 +98,15 @@ class Yardsticks:
     partners: tuple[int, ...]
 
 
-def find_yardsticks(
-    targets: Sequence[PrivateTarget], context: ScoreContext, perceptual: Embedding | Unavailable
-) -> Yardsticks:
+def find_yardsticks(targets: Sequence[PrivateTarget], context: ScoreContext, lpips: Lpips) -> Yardsticks:
     """Measure everything about a trial's targets that no attack changes.
 
     Args:
         targets: At least one, in a fixed order; images of equal shape.
         context: What else is needed.
-        perceptual: LPIPS.
+        lpips: LPIPS.
     """
-    instruments = context.instruments(perceptual)
+    instruments = context.instruments(lpips)
     truths = tuple(Truth(target.truth, target.image_ids) for target in targets)
     guesses = {
         RANDOM_GUESS: [
@@ -125,7 +135,7 @@ def find_yardsticks(
     )
 
 
-def public_floors(context: ScoreContext, perceptual: Embedding | Unavailable) -> dict[str, Means]:
+def public_floors(context: ScoreContext, lpips: Lpips) -> dict[str, Means]:
     """Return what guesses that know nothing score on average against images of the public part, if any."""
     public = context.public
     if public is None or not len(public.images):
@@ -137,7 +147,7 @@ def public_floors(context: ScoreContext, perceptual: Embedding | Unavailable) ->
         RANDOM_GUESS: [random_guess(truth.images, context.streams.torch("floor", target="public"))],
         MEAN_IMAGE: [mean_image(truth.images, public.mean_image)],
     }
-    found = _compare_all([truth], guesses, context.instruments(perceptual))
+    found = _compare_all([truth], guesses, context.instruments(lpips))
     return {name: means_of(comparisons) for name, comparisons in found.items()}
 
 

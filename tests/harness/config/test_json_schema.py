@@ -73,6 +73,7 @@ def test_matrices_in_the_docs_fit(text, fits, tmp_path):
         "seeds: {range: [0, 3]}\nmatrix: {attack: [dlg]}",
         "matrix: {attack: [dlg]}\nresources: {attack: {timeout: 90s}, dlg: {gpus: 0.5}}",
         "matrix: {attack: [dlg, idlg]}\nexclude: [{attack: dlg, model.convs: 4, seed: 0}]\nmax_failures: 1",
+        "matrix: {attack: [dlg]}\nmetrics: [lpips_vgg]",
     ],
 )
 def test_all_of_the_grammar_is_in_it(text, fits, tmp_path):
@@ -106,6 +107,7 @@ def test_all_of_the_grammar_is_in_it(text, fits, tmp_path):
         "matrix: {attack: [dlg]}\nseeds: [-1]",
         "matrix: {attack: [dlg]}\nresources: {attack: {timeout: 2 fortnights}}",
         "matrix: {attack: [dlg]}\nmax_failures: 1.5",
+        "matrix: {attack: [dlg]}\nmetrics: [ssim]",
         "matrix: {attack: [dlg]}\nexclude: [{atack: dlg}]",
     ],
 )

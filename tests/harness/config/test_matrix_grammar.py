@@ -235,8 +235,10 @@ def test_settings_are_no_part_of_a_trial(short: Load) -> None:
         "resources: {attack: {timeout: 2h, gpus: 0.5}, dlg: {gpus: 1, memory_mib: 2048}}\n"
         "store: {uri: 's3://bucket/x', private_uri: /secure}\n"
         "max_failures: 0.1\n"
+        "metrics: [lpips_vgg]\n"
     )
     settings = matrix.settings
+    assert (settings.metrics, plain.settings.metrics) == (("lpips_vgg",), ())
     assert settings.override("attack", "dlg") == ResourceOverride(gpus=1, memory_mib=2048, timeout=7200)
     assert settings.override("attack", "idlg") == ResourceOverride(gpus=0.5, timeout=7200)
     assert settings.override("stage", "prior") == ResourceOverride()

@@ -14,6 +14,9 @@ from harness.execute import rescore as module
 from harness.execute.rescore import NOT_KEPT, rescore
 from harness.execute.session import RunRequest, inline, run_matrix
 from harness.metrics import METRICS
+from harness.metrics.networks import VGG16
+from harness.metrics.pairs import Unavailable
+from harness.metrics.perceptual import find_perceptual
 from harness.results import load
 from harness.store.experiment import Experiment
 
@@ -35,8 +38,8 @@ LATER = "ncc"
 def run(write_matrix, listener, tmp_path):
     """Run a small matrix and return the experiment's folder."""
 
-    def call(name="small", data="digits"):
-        matrix = load_matrix(write_matrix(MATRIX % (name, data), name))
+    def call(name="small", data="digits", asks=""):
+        matrix = load_matrix(write_matrix(MATRIX % (name, data) + asks, name))
         result = run_matrix(RunRequest(matrix, tmp_path / "results", inline), listener)
         assert result.exit_code == 0
         return tmp_path / "results" / name
@@ -97,6 +100,30 @@ def test_a_later_metric_is_filled_in_as_a_new_run_would(run, run_without):
         before.trials[kept].sort_values("trial_id", ignore_index=True),
     )
     assert rescore(folder).lacking == 0
+
+
+@pytest.fixture
+def lpips_vgg():
+    """LPIPS on VGG-16, or the test is skipped."""
+    found = find_perceptual(VGG16)
+    if isinstance(found, Unavailable):
+        pytest.skip(found.reason)
+
+
+def test_a_metric_that_the_matrix_asks_for_later_is_filled_in(run, lpips_vgg, tmp_path):
+    folder = run()
+    before = load(folder).trials
+    assert before["lpips_vgg"].isna().all()
+    assert rescore(folder).lacking == 0
+    assert run(asks="metrics: [lpips_vgg]\n") == folder  # nothing left to run, but asked for from now on
+    assert (rescore(folder).changed, rescore(folder).lacking) == (4, 0)
+    after = load(folder)
+    assert after.trials["lpips_vgg"].notna().all()
+    assert after.reconstructions["lpips_vgg"].notna().all()
+    pd.testing.assert_series_equal(after.trials["psnr_db"], before["psnr_db"])
+    shutil.rmtree(folder)
+    run(asks="metrics: [lpips_vgg]\n")
+    assert load(folder).trials["lpips_vgg"].tolist() == after.trials["lpips_vgg"].tolist()
 
 
 def test_rows_of_an_earlier_version_are_brought_up_to_date(run, monkeypatch):

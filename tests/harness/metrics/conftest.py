@@ -7,6 +7,7 @@ import pytest
 import torch
 from skimage import data, transform
 
+from harness.metrics.networks import VGG16
 from harness.metrics.pairs import Instruments, Pairs, Unavailable
 from harness.metrics.perceptual import Perceptual, find_perceptual
 
@@ -32,6 +33,14 @@ def retina() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def perceptual() -> Perceptual:
     found = find_perceptual()
+    if isinstance(found, Unavailable):
+        pytest.skip(found.reason)
+    return found
+
+
+@pytest.fixture(scope="session")
+def perceptual_vgg() -> Perceptual:
+    found = find_perceptual(VGG16)
     if isinstance(found, Unavailable):
         pytest.skip(found.reason)
     return found

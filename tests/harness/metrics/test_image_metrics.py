@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from scipy.ndimage import zoom
 from skimage import metrics as reference
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from harness.metrics import image
+from harness.metrics import METRICS, image
 
 SHAPES = [(1, 16, 16), (1, 28, 28), (3, 32, 32), (3, 40, 24)]
 
@@ -26,6 +28,23 @@ def test_mse_and_psnr_agree_with_scikit_image_and_torchmetrics(shape, make_pairs
         assert psnr.item() == pytest.approx(reference.peak_signal_noise_ratio(a, b, data_range=1), rel=1e-12)
         other = peak_signal_noise_ratio(guess[i], truth[i], data_range=1.0).item()
         assert psnr.item() == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_published_conventions_agree_with_scikit_image_on_images_from_minus_1_to_1(shape, make_pairs):
+    truth, guess = draw(shape, seed=0), draw(shape, seed=1)
+    pairs = make_pairs(truth, guess)
+    for i, (error, psnr) in enumerate(zip(image.mse_i(pairs), image.psnr_ref_db(pairs), strict=True)):
+        a, b = (2 * images[i].double().numpy() - 1 for images in (truth, guess))
+        assert error.item() == pytest.approx(reference.mean_squared_error(a, b), rel=1e-12)
+        assert psnr.item() == pytest.approx(reference.peak_signal_noise_ratio(a, b, data_range=1), abs=1e-12)
+
+
+def test_black_against_white_is_the_worst_of_the_published_conventions(make_pairs):
+    pairs = make_pairs(torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
+    assert image.mse_i(pairs).item() == 4
+    assert image.psnr_ref_db(pairs).item() == pytest.approx(-6.0206, abs=5e-5)
+    assert METRICS.get("psnr_ref_db").lower == pytest.approx(-10 * math.log10(4), rel=1e-15)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

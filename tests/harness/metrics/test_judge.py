@@ -441,6 +441,38 @@ def test_lpips_is_filled_with_weights(perceptual):
     assert "not 2" in json.loads(columns["null_reasons"])["*lpips*"]
 
 
+def test_a_metric_on_request_is_null_until_somebody_asks(perceptual, perceptual_vgg):
+    columns = score(noisy_targets(), Judge(perceptual, vgg=perceptual_vgg)).columns
+    assert columns["lpips_vgg"] is None
+    assert columns["floor_lpips_vgg"] is None
+    why = "lpips_vgg is measured on request: `metrics: [lpips_vgg]` in the matrix"
+    assert json.loads(columns["null_reasons"])["*lpips_vgg*"] == why
+    asked = score(noisy_targets(), Judge(perceptual, vgg=perceptual_vgg), asked=frozenset({"lpips_vgg"}))
+    assert_well_formed(asked)
+    assert "*lpips_vgg*" not in json.loads(asked.columns["null_reasons"])
+    assert asked.columns["ceiling_lpips_vgg"] == 0 < asked.columns["lpips_vgg"]
+    assert asked.columns["lpips_vgg"] < asked.columns["floor_lpips_vgg"]
+    same = [name for name in columns if "lpips_vgg" not in name and name not in ("floor", "null_reasons")]
+    assert [asked.columns[name] for name in same] == [columns[name] for name in same]
+
+
+def test_a_metric_that_was_asked_for_and_cannot_be_had_says_why():
+    judge = Judge(NO_LPIPS, vgg=Unavailable("no VGG here"))
+    columns = score(noisy_targets(), judge, asked=frozenset({"lpips_vgg"})).columns
+    assert json.loads(columns["null_reasons"])["*lpips_vgg*"] == "no VGG here"
+
+
+def test_columns_of_published_tables_by_hand(perceptual):
+    result = score(noisy_targets(), Judge(perceptual))
+    columns, images = result.columns, result.reconstructions
+    assert columns["mse_i"] == pytest.approx(4 * columns["mse"], rel=1e-12)
+    assert columns["psnr_ref_db"] == pytest.approx(columns["psnr_db"] - 20 * math.log10(2), abs=1e-12)
+    assert columns["lpips_alex"] == columns["lpips"]
+    dimensions = first_pixels(PRIVATE).shape[1]
+    expected = [row["feature_distance"] ** 2 / dimensions for row in images]
+    assert [row["mse_r"] for row in images] == pytest.approx(expected, rel=1e-9)
+
+
 def test_blind_targets_keep_their_rows_and_get_floors():
     targets = [
         BlindTarget(

@@ -8,6 +8,8 @@ from harness.metrics.catalog import reconstruction_columns, trial_columns, worst
 
 NAMED_BY_DESIGN = ["mse", "psnr_db", "ssim", "lpips", "success_rate", "identification_top1", "label_accuracy"]
 
+DISTANCES = ("lpips", "lpips_alex", "lpips_vgg", "feature_distance", "mse_r")
+
 
 def test_cards_and_columns_are_read_without_torch_or_numpy():
     code = """
@@ -31,13 +33,19 @@ def test_columns_that_scripts_rely_on():
     assert {"target_id", "matched_index", "mse", "psnr_db", "ssim", "lpips"} <= set(image)
 
 
+def test_columns_of_published_tables():
+    names = {column.name for column in trial_columns()} & {column.name for column in reconstruction_columns()}
+    assert {"mse_i", "psnr_ref_db", "mse_r", "lpips_alex", "lpips_vgg"} <= names
+    assert [card.name for card in METRICS if card.on_request] == ["lpips_vgg"]
+
+
 @pytest.mark.parametrize("name", METRICS.names())
 def test_every_implementation_exists_and_bounds_are_ordered(name):
     card = METRICS.get(name)
     assert callable(METRICS.implementation(name))
     assert None in (card.lower, card.upper) or card.lower < card.upper
     # only what is measured relative to the prior has no end on the side that leaks least, nor has a distance
-    assert (worst(card) is None) == (name in ("rdlv", "lpips", "feature_distance"))
+    assert (worst(card) is None) == (name in ("rdlv", *DISTANCES))
 
 
 def test_worst_is_the_end_that_leaks_least():

@@ -15,7 +15,7 @@ PAIR_METRICS = [card.name for card in METRICS if card.kind == "pair"]
 
 
 @pytest.fixture(scope="module")
-def instruments(retina, perceptual):
+def instruments(retina, perceptual, perceptual_vgg):
     strangers = torch.stack([retina[0].flip(-2).roll(k, dims=-1) for k in range(1, 30)])
     names = ("image-0", *(f"s{k}" for k in range(29)))
     gallery = Gallery(names, torch.cat([retina, strangers]), (0,) * 6 + (1,) * 24)
@@ -28,6 +28,7 @@ def instruments(retina, perceptual):
         gallery,
         Regions("data_set", {"image-0": mask}),
         Prior(strangers.mean(0)),
+        Embedding(perceptual_vgg),
     )
 
 

@@ -1,6 +1,6 @@
 import warnings
 
-import lpips
+import lpips as package
 import numpy as np
 import pytest
 import torch
@@ -10,8 +10,7 @@ from torch import nn
 
 from fl.errors import UsageError
 from harness.metrics.pairs import Embedding, Instruments, Pairs, Unavailable
-from harness.metrics.perceptual import Perceptual, lpips_size
-from harness.metrics.perceptual import lpips as distance
+from harness.metrics.perceptual import Perceptual, lpips, lpips_size, lpips_vgg
 from harness.metrics.weights import read_heads
 
 NONE = Unavailable("none")
@@ -23,19 +22,28 @@ def draw(*shape, seed):
 
 def measure(perceptual, truth, guess):
     instruments = Instruments(Embedding(perceptual), NONE, NONE)
-    return distance(Pairs(truth, guess, ("x",) * len(truth), instruments))
+    return lpips(Pairs(truth, guess, ("x",) * len(truth), instruments))
 
 
-@pytest.fixture(scope="module")
-def original(perceptual) -> nn.Module:
-    """The `lpips` package's own network with the same convolutions."""
+def measure_vgg(perceptual, truth, guess):
+    instruments = Instruments(NONE, NONE, NONE, perceptual_vgg=Embedding(perceptual))
+    return lpips_vgg(Pairs(truth, guess, ("x",) * len(truth), instruments))
+
+
+def packages_own(net, perceptual) -> nn.Module:
+    """Return the `lpips` package's network with the same convolutions."""
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")  # it calls torchvision in a deprecated way
-        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+        network = package.LPIPS(net=net, pnet_rand=True, verbose=False)
     convolutions = [module for module in network.net.modules() if isinstance(module, nn.Conv2d)]
     for module, weights in zip(convolutions, perceptual._backbone, strict=True):
         module.weight.data, module.bias.data = weights.weight, weights.bias
     return network
+
+
+@pytest.fixture(scope="module")
+def original(perceptual) -> nn.Module:
+    return packages_own("alex", perceptual)
 
 
 @pytest.mark.parametrize("size", [32, 48, 64, 100])
@@ -44,6 +52,15 @@ def test_agrees_with_the_lpips_package(size, perceptual, original):
     with torch.no_grad():
         expected = original(truth, guess, normalize=True).flatten().double()
     torch.testing.assert_close(measure(perceptual, truth, guess), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "channels", "size"), [(9, 3, 32), (2, 1, 31), (2, 3, 45)])
+def test_vgg_agrees_with_the_lpips_package(n, channels, size, perceptual_vgg):
+    truth, guess = draw(n, channels, size, size, seed=0), draw(n, channels, size, size, seed=1)
+    with torch.no_grad():
+        three = (images.expand(-1, 3, -1, -1) for images in (truth, guess))
+        expected = packages_own("vgg", perceptual_vgg)(*three, normalize=True).flatten().double()
+    torch.testing.assert_close(measure_vgg(perceptual_vgg, truth, guess), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_gray_images_are_repeated(perceptual, original):
@@ -64,16 +81,25 @@ def test_small_images_are_upsampled_to_64(perceptual, original):
     torch.testing.assert_close(measure(perceptual, truth, guess), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_known_values_on_a_noise_ladder(perceptual):
-    """Noise on a retina (Pillow's bicubic, 64 x 64) in [-1, 1], measured with the `lpips` package."""
+@pytest.fixture(scope="module")
+def ladder():
+    """A retina (Pillow's bicubic, 64 x 64), and the same under noise of rising sigma in [-1, 1]."""
     pixels = np.asarray(Image.fromarray(data.retina()).resize((64, 64)))
     retina = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None] / 255
     noise = torch.randn(retina.shape, generator=torch.Generator().manual_seed(0))
     sigmas = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-    golden = (0.004, 0.042, 0.153, 0.377, 0.681, 1.031, 1.205)
-    for sigma, expected in zip(sigmas, golden, strict=True):
-        value = measure(perceptual, retina, (retina + sigma * noise / 2).clamp(0, 1)).item()
-        assert value == pytest.approx(expected, abs=5.1e-4)
+    noisy = torch.cat([(retina + sigma * noise / 2).clamp(0, 1) for sigma in sigmas])
+    return retina.expand_as(noisy), noisy
+
+
+def test_known_values_on_a_noise_ladder(perceptual, ladder):
+    golden = (0.004, 0.042, 0.153, 0.377, 0.681, 1.031, 1.205)  # by the `lpips` package
+    assert measure(perceptual, *ladder).tolist() == pytest.approx(golden, abs=5.1e-4)
+
+
+def test_known_values_on_a_noise_ladder_on_vgg(perceptual_vgg, ladder):
+    golden = (0.033, 0.152, 0.262, 0.383, 0.522, 0.705, 0.887)  # by the `lpips` package
+    assert measure_vgg(perceptual_vgg, *ladder).tolist() == pytest.approx(golden, abs=5.1e-4)
 
 
 def test_identical_images_are_at_zero(perceptual):
