@@ -15,8 +15,8 @@ PRIOR = "generator"
 """Under which a task's artifacts hold the generator."""
 
 
-class GiasConfig(Config):
-    """Generative gradient inversion: latent vectors first, then the generator's weights."""
+class GenerativeConfig(Config):
+    """What is minimised in the images of a generator."""
 
     prior: GeneratorConfig = Field(default_factory=GeneratorConfig, description="the generator")
     cost: Literal["cosine", "l2", "l1", "cosine_per_tensor", "norm_per_tensor"] = Field(
@@ -31,6 +31,11 @@ class GiasConfig(Config):
         0.0, ge=0, description="weight of the distance from known batch-norm statistics, where any are known"
     )
     latent_norm: float = Field(0.0, ge=0, description="weight of the latent vectors' mean Euclidean norm")
+
+
+class GiasConfig(GenerativeConfig):
+    """Generative gradient inversion: latent vectors first, then the generator's weights."""
+
     restarts: int = Field(3, ge=1, description="first latent vectors; the lowest matching cost goes on")
     latent_iterations: int = Field(500, ge=0, description="Adam steps on latent vectors")
     latent_lr: float = Field(3e-2, gt=0, description="their size")
@@ -45,17 +50,19 @@ class GiasConfig(Config):
     )
 
 
-def _compatible(config: GiasConfig, setting: Setting) -> str | None:
+def generator_unusable(config: GenerativeConfig, setting: Setting) -> str | None:
+    """Return why gradients cannot be matched in the images of the generator."""
     if config.prior.checkpoint is None and not setting.threat_model.knowledge.public_data:
         return "its generator is trained on public images, which needs knowledge.public_data"
-    if reason := generator_unfit(config.prior, setting):
+    if reason := generator_unfit(config.prior, setting, labels=True):
         return reason
     if config.cost in ("l2", "l1", "norm_per_tensor") and (reason := matches_lengths(setting)):
         return reason
     return labels_unreadable(setting)
 
 
-def _stages(config: GiasConfig, spec: TrialSpec) -> list[StageRequest]:
+def generator_stages(config: GenerativeConfig, spec: TrialSpec) -> list[StageRequest]:
+    """Ask for the generator, which the attack finds as `PRIOR`."""
     return generator_stage(config.prior, spec, name=PRIOR)
 
 
@@ -63,7 +70,8 @@ def _evaluations(config: GiasConfig) -> int:
     return config.restarts * (config.latent_iterations + 1) + config.parameter_iterations + 1
 
 
-def _side_by_side(config: GiasConfig) -> bool:
+def side_by_side(config: GenerativeConfig) -> bool:
+    """Solve tasks as lanes."""
     return True
 
 
@@ -79,10 +87,10 @@ GIAS = AttackCard(
     family="gradient_inversion",
     observes=frozenset({"update", "aggregate"}),
     evaluations=_evaluations,
-    compatible=_compatible,
-    stages=_stages,
+    compatible=generator_unusable,
+    stages=generator_stages,
     resources=Resources(gpus=0.25),
-    side_by_side=_side_by_side,
+    side_by_side=side_by_side,
 )
 
 CARDS: tuple[AttackCard[Any], ...] = (GIAS,)

@@ -1,4 +1,4 @@
-"""Gradient matching in the images of a generator: two phases of Adam over rows, whoever evaluates them.
+"""Gradient matching in the images of a generator: phases of Adam over rows, whoever evaluates them.
 
 What a search for images is like is said by `Plan`; how the distance between gradients is computed is an
 `Evaluator`'s business: the plain one below, one row at a time, or `attacks.engine.generative`'s.
@@ -15,10 +15,8 @@ import torch
 
 from attacks.base import AttackEnv, Reconstruction, Snapshot, TaskFailure
 from attacks.candidates import Candidate, as_images, reconstruction
-from attacks.generative_plan import Phase, Plan
+from attacks.generative_plan import Plan
 from attacks.matching import PlainObjective
-from attacks.optimizers import SNAPSHOTS
-from attacks.parametrisations import Drawn, Latents, Parametrisation, Weights
 from attacks.problem import Problem
 from fl.errors import BenchError
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fl.generators.architecture import Generator
-    from fl.types import ImageSpec
 
 
 class Evaluated(NamedTuple):
@@ -42,7 +39,7 @@ class Evaluated(NamedTuple):
 
 
 class Hunt:
-    """One task on its way through both phases.
+    """One task on its way through all phases.
 
     Args:
         problem: The task's problem.
@@ -162,119 +159,3 @@ class PlainEvaluator(Evaluator):
         found = self._objective.evaluate(images, labels)
         (slope,) = torch.autograd.grad(found.total, images)
         return Evaluated({name: term.unsqueeze(0) for name, term in found.terms.items()}, slope.unsqueeze(0))
-
-
-def hunt(hunts: Sequence[Hunt], evaluator: Evaluator) -> None:
-    """Take hunts that share plan and generator through both phases, as many rows at a time as there are.
-
-    Source: Jeon et al. 2021, arXiv 2110.14962, algorithm 1, with two corrections: a phase hands on the
-    iterate with the lowest matching cost, not its last, and the second starts from the best restart alone,
-    since all would start from the same weights.
-    """
-    plan = hunts[0].plan
-    runs = [Run(each, restart) for each in hunts for restart in range(plan.restarts)]
-    for start in range(0, len(runs), evaluator.lanes):
-        _search_latents(runs[start : start + evaluator.lanes], evaluator)
-    if plan.parameters is None:
-        return
-    ready = [each for each in hunts if each.best is not None and not each.stopped]
-    for start in range(0, len(ready), evaluator.lanes):
-        _search_weights(ready[start : start + evaluator.lanes], evaluator)
-
-
-def _search_latents(runs: Sequence[Run], evaluator: Evaluator) -> None:
-    first = runs[0].hunt
-    latents = _rows([run.hunt.first_latents(run.restart) for run in runs], evaluator.lanes)
-    way = Latents(first.generator, first.problem.images, weight=first.plan.latent_norm)
-    found = _descend(runs, evaluator, way, way.rows(latents), first.plan.latent)
-    vectors = way.latents(found.rows)
-    for lane, run in enumerate(runs):
-        run.hunt.offer(found.terms[lane], found.inputs[lane], vectors[lane])
-
-
-def _search_weights(hunts: Sequence[Hunt], evaluator: Evaluator) -> None:
-    first = hunts[0]
-    assert first.plan.parameters is not None
-    latents = _rows([each.best[1] for each in hunts if each.best is not None], evaluator.lanes)
-    way = Weights(first.generator, latents)
-    runs = [Run(each, each.plan.restarts) for each in hunts]
-    found = _descend(runs, evaluator, way, way.rows(), first.plan.parameters)
-    for lane, each in enumerate(hunts):
-        each.offer(found.terms[lane], found.inputs[lane], latents[lane])
-
-
-class _Found(NamedTuple):
-    """Where rows had their lowest matching cost: rows `B x D`, inputs, and terms of each."""
-
-    rows: Tensor
-    inputs: Tensor
-    terms: list[dict[str, float]]
-
-
-def _descend(
-    runs: Sequence[Run], evaluator: Evaluator, way: Parametrisation, start: Tensor, phase: Phase
-) -> _Found:
-    """Take a phase's steps in all rows at once."""
-    evaluator.load([run.hunt for run in runs])
-    image = runs[0].hunt.problem.task.observation.image
-    rows = start.clone()
-    optimizer = torch.optim.Adam([rows], lr=phase.lr)
-    stride = max(1, phase.iterations // SNAPSHOTS)
-    best: _Found | None = None
-    for iteration in range(phase.iterations + 1):
-        stopping = [run.hunt.check_stopping() for run in runs]
-        if all(stopping):
-            break
-        drawn = way.draw(rows)
-        inputs = image.normalise(drawn.images)
-        evaluated = evaluator.evaluate(inputs)
-        terms = _by_row(evaluated.terms, drawn.norm, way.weight, active=len(runs))
-        for lane, run in enumerate(runs):
-            last = iteration == phase.iterations
-            run.hunt.see(terms[lane], inputs[lane], run.restart, keep=last or iteration % stride == 0)
-        best = _better(best, _Found(rows, inputs, terms))
-        if iteration < phase.iterations:
-            rows.grad = _pulled(drawn, evaluated, image, active=len(runs))
-            optimizer.param_groups[0]["lr"] = phase.rate(iteration)
-            optimizer.step()
-    return best or _Found(rows, rows, [{"matching": math.inf} for _ in runs])
-
-
-def _pulled(drawn: Drawn, evaluated: Evaluated, image: ImageSpec, *, active: int) -> Tensor:
-    """Return the slope in the rows; none where a row is idle or no longer finite."""
-    slopes = evaluated.slopes
-    alive = evaluated.terms["total"].isfinite() & slopes.flatten(1).isfinite().all(1)
-    alive[active:] = False
-    kept = torch.where(alive.view(-1, 1, 1, 1, 1), slopes, 0)
-    deviations = slopes.new_tensor(image.std).view(-1, 1, 1)
-    return torch.where(alive.unsqueeze(1), drawn.pull(kept / deviations), 0)
-
-
-def _by_row(
-    terms: Mapping[str, Tensor], norm: Tensor | None, weight: float, *, active: int
-) -> list[dict[str, float]]:
-    found = dict(terms)
-    if norm is not None:
-        found |= {"latent_norm": norm, "total": terms["total"] + weight * norm}
-    lists = {name: rows.tolist() for name, rows in found.items()}
-    return [{name: values[lane] for name, values in lists.items()} for lane in range(active)]
-
-
-def _better(best: _Found | None, now: _Found) -> _Found:
-    """Return, row by row, the one with the lower matching cost."""
-    if best is None:
-        return now._replace(rows=now.rows.clone())
-    falls = [new["matching"] < old["matching"] for new, old in zip(now.terms, best.terms, strict=True)]
-    lower = torch.zeros(len(now.rows), dtype=torch.bool, device=now.rows.device)
-    lower[: len(falls)] = torch.tensor(falls, device=now.rows.device)
-    return _Found(
-        rows=torch.where(lower.unsqueeze(1), now.rows, best.rows),
-        inputs=torch.where(lower.view(-1, 1, 1, 1, 1), now.inputs, best.inputs),
-        terms=[new if falls else old for new, old, falls in zip(now.terms, best.terms, falls, strict=True)],
-    )
-
-
-def _rows(rows: Sequence[Tensor], lanes: int) -> Tensor:
-    """Stack rows, and zeros for idle lanes."""
-    stacked = torch.stack(list(rows))
-    return torch.cat([stacked, stacked.new_zeros(lanes - len(rows), *stacked.shape[1:])])

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from attacks.base import Attack, AttackEnv, AttackTask, Reconstruction, TaskFailure
 from attacks.cards_generative import PRIOR, GiasConfig
-from attacks.generative_plan import Phase, Plan
-from attacks.matching import Recipe
-from attacks.optimizers import Adam
+from attacks.generative_plan import Phase, Plan, recipe
 
 
 class Gias(Attack[GiasConfig]):
@@ -32,25 +30,9 @@ class Gias(Attack[GiasConfig]):
 def _plan(config: GiasConfig) -> Plan:
     iterations = config.parameter_iterations
     return Plan(
-        recipe=_recipe(config),
+        recipe=recipe(config, restarts=config.restarts, steps=config.latent_iterations, lr=config.latent_lr),
         restarts=config.restarts,
         latent=Phase(config.latent_iterations, config.latent_lr, config.decay),
         parameters=Phase(iterations, config.parameter_lr, config.decay) if iterations else None,
         latent_norm=config.latent_norm,
-    )
-
-
-def _recipe(config: GiasConfig) -> Recipe:
-    return Recipe(
-        cost=config.cost,
-        total_variation=config.total_variation,
-        variation=config.variation,
-        image_norm=config.image_norm,
-        batch_norm=config.batch_norm,
-        labels="infer",
-        init="zeros",
-        restarts=config.restarts,
-        optimizer=lambda problem: Adam(
-            config.latent_iterations, config.latent_lr, signed=False, decay=False, box=None
-        ),
     )

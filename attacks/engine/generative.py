@@ -19,7 +19,8 @@ from attacks.engine.objective import LaneObjective
 from attacks.engine.search import Search
 from attacks.engine.solver import Bucket, bucket_of, formulated
 from attacks.engine.table import NATIVE, REFERENCE, Choice, choices
-from attacks.generative import Evaluated, Evaluator, Hunt, PlainEvaluator, hunt
+from attacks.generative import Evaluated, Evaluator, Hunt, PlainEvaluator
+from attacks.generative_phases import hunt
 from attacks.generative_plan import Plan
 from attacks.problem import Problem
 from fl.errors import BenchError, NotApplicableError
@@ -40,13 +41,13 @@ class Group:
 
     Attributes:
         config: The attack's canonical configuration.
-        plan: Restarts and iterations of both phases, within the tasks' allowance.
+        plan: Restarts and iterations of all phases, within the tasks' allowance.
         prior: Digest of the generator.
         bucket: Model and objective; None for those that are evaluated one by one.
     """
 
     config: str
-    plan: tuple[int, int, int]
+    plan: tuple[int, ...]
     prior: str
     bucket: Bucket | None
 
@@ -125,16 +126,16 @@ def _prepare(
     artifact = task.artifacts[prior]
     generator = load(artifact, env.device)
     layout, image = generator.layout, task.observation.image
-    if reason := layout.unfit(image.channels, image.size):
+    reason = layout.unfit(image.channels, image.size) or layout.unfit_for(task.observation.task)
+    if reason:
         raise NotApplicableError(reason)
     problem = Problem.of(task, env, unroll=False)
     limit = task.max_evaluations
-    within = plan(task.config).within(None if limit is None else limit // problem.evaluations)
+    allowance = None if limit is None else limit // problem.evaluations
+    within = plan(task.config).through(len(generator.blocks)).within(allowance)
     search = Hunt(problem, within, generator, env)
-    steps = 0 if within.parameters is None else within.parameters.iterations
-    shape = (within.restarts, within.latent.iterations, steps)
     bucket = bucket_of(Search(problem, env, within.recipe), within.recipe)
-    return Group(task.config.canonical, shape, _digest(artifact), bucket), search
+    return Group(task.config.canonical, within.shape, _digest(artifact), bucket), search
 
 
 def _choices(group: Group, env: AttackEnv) -> list[Choice]:

@@ -1,19 +1,22 @@
 """Generators of images and the critics that they are trained against.
 
-Nothing here mixes the images of a batch: features are normalised per position (Karras et al. 2018, arXiv
-1710.10196, section 4.2), and the packaged DCGAN's batch norm uses its stored statistics. So what a latent
-vector gives does not depend on its neighbours, and a generator can be called under `torch.func`.
+No generator in use mixes the images of a batch: ours normalises features per position (Karras et al. 2018,
+arXiv 1710.10196, section 4.2), and batch norm, where another has it, uses its stored statistics. So what a
+latent vector gives does not depend on its neighbours, and a generator can be called under `torch.func`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fl.generators.layout import Layout
+from fl.generators import biggan, ggl
+from fl.generators.layout import Family, Layout
+from fl.generators.synthesis import Synthesis
 from fl.models.initialise import kaiming_normal, normal
 
 SLOPE = 0.2
@@ -25,39 +28,8 @@ _MOST_MAPS = 4
 _SMALLEST = 4
 
 
-class Synthesis(nn.Module):
-    """From style vectors to images, block by block.
-
-    Args:
-        blocks: From `n x latent` to feature maps, then from maps to larger maps.
-        to_images: From the last maps to `n x C x H x W` in any range.
-        shown: Side that images are averaged down to, or None.
-
-    Attributes:
-        blocks: As given.
-        to_images: As given.
-    """
-
-    def __init__(self, blocks: list[nn.Module], to_images: nn.Module, shown: int | None) -> None:
-        super().__init__()
-        self._shown = shown
-        self.blocks = nn.ModuleList(blocks)
-        self.to_images = to_images
-
-    def forward(self, styles: Tensor) -> Tensor:
-        """From `n x latent` to images, `n x C x H x W` in [0, 1]."""
-        return self.after(styles, 0)
-
-    def after(self, features: Tensor, block: int) -> Tensor:
-        """Return the images that features entering the block of that number become."""
-        for layer in self.blocks[block:]:
-            features = layer(features)
-        images: Tensor = (self.to_images(features).tanh() + 1) / 2
-        return images if self._shown is None else F.adaptive_avg_pool2d(images, self._shown)
-
-
 class Generator(nn.Module):
-    """From latent vectors, N(0, 1) in every entry, to images.
+    """From latent vectors, N(0, 1) in every entry, and labels where it draws by class, to images.
 
     Args:
         layout: What to build; weights are torch's until loaded or drawn by `initialise`.
@@ -65,6 +37,7 @@ class Generator(nn.Module):
     Attributes:
         layout: As given.
         mapping: From latent to style vectors, both `n x latent`; the identity without mapping layers.
+        embedding: From labels as vectors to what is appended to the style vectors; None without labels.
         synthesis: From style vectors to images.
     """
 
@@ -73,7 +46,8 @@ class Generator(nn.Module):
         self.layout = layout
         with torch.random.fork_rng(devices=[]):  # constructors draw
             self.mapping = _mapping(layout)
-            self.synthesis = _upsampling(layout) if layout.family == "upsampling" else _transposed(layout)
+            self.synthesis = _SYNTHESES[layout.family](layout)
+            self.embedding = nn.Linear(layout.classes, layout.latent, bias=False) if layout.classes else None
 
     @property
     def latent(self) -> int:
@@ -81,14 +55,43 @@ class Generator(nn.Module):
         return self.layout.latent
 
     @property
+    def classes(self) -> int:
+        """Entries of a label as a vector; 0: it takes no labels."""
+        return self.layout.classes
+
+    @property
     def blocks(self) -> nn.ModuleList:
         """The blocks of the synthesis, from the smallest feature maps to the largest."""
         return self.synthesis.blocks
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """From `n x latent` to images, `n x C x H x W` in [0, 1]."""
-        images: Tensor = self.synthesis(self.mapping(latents))
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """From `n x latent` to images, `n x C x H x W` in [0, 1]; labels as `styles` takes them."""
+        images: Tensor = self.synthesis(self.styles(latents, labels))
         return images
+
+    def styles(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """From latent to style vectors, the embedding of the labels appended (Mirza and Osindero 2014).
+
+        Args:
+            latents: `n x latent`.
+            labels: `n` int64 classes, or `n x classes`, one-hot or any number of ones; None exactly where
+                there are no classes.
+
+        Raises:
+            ValueError: If labels are missing, or given to a generator without classes.
+        """
+        styles: Tensor = self.mapping(latents)
+        if (labels is None) != (self.embedding is None):
+            wanted = f"labels of {self.classes} classes" if self.classes else "no labels"
+            raise ValueError(f"expected {wanted}, got {'none' if labels is None else 'some'}")
+        if self.embedding is None or labels is None:
+            return styles
+        return torch.cat([styles, self.embedding(as_vectors(labels, self.classes).to(styles))], 1)
+
+
+def as_vectors(labels: Tensor, classes: int) -> Tensor:
+    """From `n` int64 or `n x classes` to `n x classes` float."""
+    return F.one_hot(labels, classes).float() if labels.ndim == 1 else labels.float()
 
 
 class UnitLength(nn.Module):
@@ -132,7 +135,8 @@ class Critic(nn.Module):
     """From images to one score each, by strided convolutions without normalisation.
 
     Gulrajani et al. 2017 (arXiv 1704.00028, section 4) leave batch norm out of the critic, since the penalty
-    is on each image's own gradient.
+    is on each image's own gradient. Where there are labels, the product of their embedding and the features
+    is added to the score (Miyato and Koyama 2018, arXiv 1802.05637, equation 3).
 
     Args:
         layout: Of the generator that it judges; mirrors its widths.
@@ -140,26 +144,35 @@ class Critic(nn.Module):
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
-        sizes = _sizes(layout.size)
-        maps = _maps(layout.width, len(sizes))[::-1]
+        self._classes = layout.classes
         with torch.random.fork_rng(devices=[]):
-            layers = [nn.Conv2d(layout.channels, maps[0], 3, padding=1), nn.LeakyReLU(SLOPE)]
-            for inputs, outputs in pairwise(maps):
-                layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
-            self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(maps[-1] * sizes[0] ** 2, 1))
+            features, entries = ggl.critic_features(layout) if layout.family == "ggl" else _features(layout)
+            self.layers = nn.Sequential(*features, nn.Linear(entries, 1))
+            self.embedding = nn.Linear(layout.classes, entries, bias=False) if layout.classes else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        """From `n x C x H x W` in [0, 1] to `n` scores."""
-        scores: Tensor = self.layers(images * 2 - 1)
-        return scores.squeeze(1)
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """From `n x C x H x W` in [0, 1], and labels as `Generator.styles` takes them, to `n` scores."""
+        features: Tensor = self.layers[:-1](images * 2 - 1)
+        scores: Tensor = self.layers[-1](features).squeeze(1)
+        if self.embedding is None or labels is None:
+            return scores
+        projected: Tensor = self.embedding(as_vectors(labels, self._classes)) * features
+        return scores + projected.sum(1)
 
 
 def initialise(module: nn.Module, stream: torch.Generator) -> None:
-    """Draw weights from N(0, 2 / fan_in), biases zero; the layer that makes images from N(0, 1 / fan_in)."""
+    """Draw weights from N(0, 2 / fan_in), biases zero; the layer that makes images from N(0, 1 / fan_in).
+
+    The embedding of a label is drawn as the latent vectors are, N(0, 1), in a critic with the last layer's
+    variance.
+    """
     for name, layer in module.named_modules():
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             continue
-        if name.endswith("to_images"):
+        if name == "embedding":
+            entries = layer.weight.shape[0]
+            normal(layer.weight, stream, std=(2 / entries) ** 0.5 if isinstance(module, Critic) else 1.0)
+        elif name.endswith("to_images"):
             normal(layer.weight, stream, std=layer.weight[0].numel() ** -0.5)
         else:
             kaiming_normal(layer.weight, stream)
@@ -191,18 +204,28 @@ def _mapping(layout: Layout) -> nn.Module:
 def _upsampling(layout: Layout) -> Synthesis:
     sizes = _sizes(layout.size)
     maps = _maps(layout.width, len(sizes))
-    blocks: list[nn.Module] = [_Seed(layout.latent, maps[0], sizes[0])]
+    blocks: list[nn.Module] = [_Seed(layout.styles, maps[0], sizes[0])]
     for i in range(1, len(sizes)):
         blocks.append(_Enlarge(maps[i - 1], maps[i], sizes[i]))
     return Synthesis(blocks, nn.Conv2d(maps[-1], layout.channels, 3, padding=1), layout.shown)
+
+
+def _features(layout: Layout) -> tuple[nn.Sequential, int]:
+    """Return the critic of our own generators up to its last layer, and how many features it gives."""
+    sizes = _sizes(layout.size)
+    maps = _maps(layout.width, len(sizes))[::-1]
+    layers = [nn.Conv2d(layout.channels, maps[0], 3, padding=1), nn.LeakyReLU(SLOPE)]
+    for inputs, outputs in pairwise(maps):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+    return nn.Sequential(*layers, nn.Flatten()), maps[-1] * sizes[0] ** 2
 
 
 def _transposed(layout: Layout) -> Synthesis:
     """Radford et al. 2016, figure 1, as laid out in PyTorch's DCGAN tutorial: 4, 8, 16, 32, 64 pixels."""
     maps = [layout.width * factor for factor in (8, 4, 2, 1)]
     first = nn.Sequential(
-        nn.Unflatten(1, (layout.latent, 1, 1)),
-        nn.ConvTranspose2d(layout.latent, maps[0], 4, bias=False),
+        nn.Unflatten(1, (layout.styles, 1, 1)),
+        nn.ConvTranspose2d(layout.styles, maps[0], 4, bias=False),
         nn.BatchNorm2d(maps[0]),
         nn.ReLU(),
     )
@@ -212,3 +235,11 @@ def _transposed(layout: Layout) -> Synthesis:
         blocks.append(nn.Sequential(enlarge, nn.BatchNorm2d(outputs), nn.ReLU()))
     to_images = nn.ConvTranspose2d(maps[-1], layout.channels, 4, stride=2, padding=1, bias=False)
     return Synthesis(blocks, to_images, layout.shown)
+
+
+_SYNTHESES: Mapping[Family, Callable[[Layout], Synthesis]] = {
+    "upsampling": _upsampling,
+    "transposed": _transposed,
+    "ggl": ggl.synthesis,
+    "biggan_deep_256": biggan.synthesis,
+}

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from fl.cards import Resources, Setting, StageRequest
 from fl.data import DATASETS
-from fl.generators.layout import FACES, checkpoint_digest, checkpoint_layout
-from fl.specs import Config, Plugin, TrialSpec
+from fl.generators.layout import FACES, GGL_SIZE, Layout, checkpoint_digest, checkpoint_layout
+from fl.specs import Config, Plugin, TrialSpec, added_later
 
 STAGE_KIND = "prior"
 STAGE_VERSION = 1
@@ -21,6 +21,8 @@ MIN_SIZE, MAX_SIZE = 16, 128
 
 MIN_IMAGES = 16
 """Public images below which no generator is trained."""
+
+NO_LABELS = "the generator draws by class, and here it is used without labels"
 
 _KEPT = 4096
 _requests: dict[tuple[str, str, int, str], StageRequest] = {}
@@ -49,7 +51,17 @@ class GeneratorConfig(Config):
         None,
         min_length=1,
         description=f"a .safetensors file that fl.generators.files.write wrote, or {FACES}: the packaged "
-        "DCGAN of 64x64 RGB faces; nothing is trained, and no other option applies",
+        "DCGAN of 64x64 RGB faces, or with architecture: another project's file; nothing is trained, and no "
+        "other option applies",
+    )
+    architecture: Literal["upsampling", "ggl", "biggan_deep_256"] = added_later(
+        "upsampling",
+        description="upsampling: ours; ggl: 32x32, by transposed convolutions with batch norm, as GGL's "
+        "authors train it at latent: 128, width: 128; biggan_deep_256: BigGAN-deep, from a checkpoint only. "
+        "With checkpoint: whose layout and names the file has",
+    )
+    conditional: bool = added_later(
+        False, description="draw by class: generator and critic learn the public images' labels as well"
     )
 
     @model_validator(mode="after")
@@ -57,8 +69,11 @@ class GeneratorConfig(Config):
         if self.checkpoint is not None:
             fields = type(self).model_fields
             changed = [name for name in fields if getattr(self, name) != fields[name].default]
-            if changed != ["checkpoint"]:
-                raise ValueError(f"a checkpoint brings its own architecture; leave out {changed[0]}")
+            superfluous = [name for name in changed if name not in ("checkpoint", "architecture")]
+            if superfluous:
+                raise ValueError(f"a checkpoint brings its own architecture; leave out {superfluous[0]}")
+        elif self.architecture == "biggan_deep_256":
+            raise ValueError("architecture: biggan_deep_256 is not trained here; name a checkpoint")
         return self
 
     @property
@@ -74,7 +89,18 @@ class GeneratorConfig(Config):
         """
         if self.checkpoint is None:
             return super().resolved()
-        return {"checkpoint": f"sha256:{checkpoint_digest(self.checkpoint)}"}
+        identity = {"checkpoint": f"sha256:{checkpoint_digest(self.checkpoint)}"}
+        return identity | ({} if self.architecture == "upsampling" else {"architecture": self.architecture})
+
+    @property
+    def released_layout(self) -> Layout:
+        """The layout of the checkpoint, as far as it can be told without torch.
+
+        Raises:
+            DataUnavailableError: If the file cannot be read.
+        """
+        assert self.checkpoint is not None
+        return checkpoint_layout(self.checkpoint, self.architecture)
 
 
 def generator_stage(config: GeneratorConfig, spec: TrialSpec, *, name: str) -> list[StageRequest]:
@@ -103,25 +129,44 @@ def generator_stage(config: GeneratorConfig, spec: TrialSpec, *, name: str) -> l
     return [_requests[address]]
 
 
-def generator_unfit(config: GeneratorConfig, setting: Setting) -> str | None:
+def generator_unfit(config: GeneratorConfig, setting: Setting, *, labels: bool = False) -> str | None:
     """Return why no such generator can be had for a setting's images, or None.
 
     Whether an attacker is granted the public images is not asked here.
 
+    Args:
+        config: The generator.
+        setting: What it is to be used in.
+        labels: Whether whoever uses it has the images' labels, and may draw by class.
+
     Raises:
         DataUnavailableError: If the checkpoint cannot be read.
     """
-    data = setting.data
     if config.checkpoint is not None:
-        return checkpoint_layout(config.checkpoint).unfit(data.channels, data.size)
-    if not MIN_SIZE <= data.size <= MAX_SIZE:
-        return f"generators are trained for {MIN_SIZE} to {MAX_SIZE} pixels a side, these have {data.size}"
+        return _unfit_layout(config.released_layout, setting, labels=labels)
+    data, public = setting.data, setting.public or setting.data
+    lowest, highest = (GGL_SIZE, GGL_SIZE) if config.architecture == "ggl" else (MIN_SIZE, MAX_SIZE)
+    if not lowest <= data.size <= highest:
+        sizes = f"{lowest} to {highest}" if lowest < highest else lowest
+        return f"generators are trained for {sizes} pixels a side, these have {data.size}"
     if setting.public_images < MIN_IMAGES:
         return (
             f"a generator is trained on at least {MIN_IMAGES} public images, there are "
             f"{setting.public_images} (public: names another data set)"
         )
+    if config.conditional and not labels:
+        return NO_LABELS
+    if config.conditional and public.task != data.task:
+        return "a conditional generator learns the task's labels, and the public images have another task's"
     return None
+
+
+def _unfit_layout(layout: Layout, setting: Setting, *, labels: bool) -> str | None:
+    if reason := layout.unfit(setting.data.channels, setting.data.size):
+        return reason
+    if layout.classes and not labels:
+        return NO_LABELS
+    return layout.unfit_for(setting.data.task)
 
 
 def _request(config: GeneratorConfig, source: Plugin, seed: int, name: str) -> StageRequest:
@@ -132,6 +177,8 @@ def _request(config: GeneratorConfig, source: Plugin, seed: int, name: str) -> S
     }
     if config.checkpoint is None:
         needs |= {"public": json.loads(source.canonical), "fingerprint": info.fingerprint, "seed": seed}
+        if config.conditional:
+            needs["classes"] = info.task.outputs
     return StageRequest(
         name=name,
         kind=STAGE_KIND,

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fl.data import assets
 from fl.errors import DataUnavailableError
+from fl.specs import Task
 
 FACES = "gan-faces"
 """The packaged DCGAN of 64x64 RGB faces (`fl.data.assets`)."""
 
 METADATA = "generator"
 """Under which the metadata of a safetensors file hold the layout."""
+
+Family = Literal["upsampling", "transposed", "ggl", "biggan_deep_256"]
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
@@ -26,22 +30,31 @@ class Layout:
     """Everything that rebuilds a generator without weights; plain JSON.
 
     Attributes:
-        family: `upsampling` (ours), or `transposed`: the layout of PyTorch's DCGAN tutorial, for 64x64.
+        family: `upsampling` (ours); `transposed`: that of PyTorch's DCGAN tutorial, for 64x64; `ggl`: that of
+            GGL's authors, for 32x32; `biggan_deep_256`: BigGAN-deep, for 256x256.
         channels: C of its images.
         size: Height and width that it draws at, in pixels.
         latent: Entries of a latent vector.
         width: Feature maps of the last block.
         mapping_layers: Layers between latent vector and synthesis.
         shown: Height and width that its images are averaged down to; None: as they are drawn.
+        classes: Entries of a label as a vector of 0 and 1: classes, or outputs of a sigmoid task; 0: images
+            are drawn without labels.
     """
 
-    family: Literal["upsampling", "transposed"]
+    family: Family
     channels: int
     size: int
     latent: int
     width: int
     mapping_layers: int = 0
     shown: int | None = None
+    classes: int = 0
+
+    @property
+    def styles(self) -> int:
+        """Entries of a style vector: the latent vector's, and as many of the label's embedding."""
+        return 2 * self.latent if self.classes else self.latent
 
     def unfit(self, channels: int, size: int) -> str | None:
         """Return why it cannot give images of `channels` x `size` x `size`, or None."""
@@ -49,6 +62,12 @@ class Layout:
             return f"the generator's images have {self.channels} channels, the private ones {channels}"
         if self.size < size:
             return f"the generator's images have {self.size} pixels a side, the private ones {size}"
+        return None
+
+    def unfit_for(self, task: Task) -> str | None:
+        """Return why it cannot draw by a task's labels, or None."""
+        if self.classes not in (0, task.outputs):
+            return f"the generator draws by {self.classes} classes, the task has {task.outputs}"
         return None
 
     def showing(self, size: int) -> Layout:
@@ -61,6 +80,14 @@ class Layout:
 
 
 FACES_LAYOUT = Layout("transposed", channels=3, size=64, latent=100, width=64)
+
+GGL_SIZE = 32
+
+RELEASED: Mapping[str, Layout] = {
+    "ggl": Layout("ggl", channels=3, size=GGL_SIZE, latent=128, width=128),
+    "biggan_deep_256": Layout("biggan_deep_256", channels=3, size=256, latent=128, width=128, classes=1000),
+}
+"""What files of other projects hold, by what a configuration calls their architecture."""
 
 
 def checkpoint_digest(checkpoint: str) -> str:
@@ -77,12 +104,18 @@ def checkpoint_digest(checkpoint: str) -> str:
         raise _unreadable(checkpoint, error) from error
 
 
-def checkpoint_layout(checkpoint: str) -> Layout:
+def checkpoint_layout(checkpoint: str, architecture: str) -> Layout:
     """Return the layout of a checkpoint; of a file, from its header alone.
+
+    Args:
+        checkpoint: The file, or the name of the packaged DCGAN.
+        architecture: One of `RELEASED` where the file is another project's.
 
     Raises:
         DataUnavailableError: If the file cannot be read or holds no generator.
     """
+    if architecture in RELEASED:
+        return RELEASED[architecture]
     if checkpoint == FACES:
         return FACES_LAYOUT
     try:
@@ -96,14 +129,14 @@ def checkpoint_layout(checkpoint: str) -> Layout:
     except (ValueError, KeyError, TypeError) as error:
         raise DataUnavailableError(
             f"{checkpoint}: expected a generator that `fl.generators.files.write` wrote (safetensors, its "
-            f"layout under {METADATA!r} in the metadata), got a file without one; weights of other projects "
-            "have to be renamed first (docs/priors.md)"
+            f"layout under {METADATA!r} in the metadata), got a file without one; of other projects' files "
+            f"those with architecture: {' or '.join(RELEASED)} are read, others have to be renamed first "
+            "(docs/priors.md)"
         ) from error
 
 
 def _unreadable(checkpoint: str, error: Exception) -> DataUnavailableError:
     reason = getattr(error, "strerror", None) or error
     return DataUnavailableError(
-        f"expected a generator's checkpoint, cannot read {checkpoint!r}: {reason}; name a .safetensors file "
-        f"or {FACES}"
+        f"expected a generator's checkpoint, cannot read {checkpoint!r}: {reason}; name a file or {FACES}"
     )

@@ -9,6 +9,9 @@ DIRECTIONS = 256
 SETS = 8
 """Sets of samples, and at most as many of real images, that a distance is averaged over."""
 
+FEWEST = 8
+"""Images of a label below which its set says nothing."""
+
 
 def sliced_wasserstein(first: Tensor, second: Tensor, stream: torch.Generator) -> float:
     """Return the sliced Wasserstein distance of order 2 between two sets of as many images.
@@ -51,3 +54,35 @@ def distances(samples: Tensor, seen: Tensor, held_out: Tensor, stream: torch.Gen
         name: sum(sliced_wasserstein(images, held_out, stream) for images in group) / len(group)
         for name, group in sets.items()
     }
+
+
+def by_class(samples: Tensor, images: Tensor, labels: Tensor, stream: torch.Generator) -> dict[str, float]:
+    """Return how far images drawn by a label are from real ones with that label, and from all others.
+
+    Args:
+        samples: `N x C x H x W`, drawn by the images' labels, in their order.
+        images: `N x C x H x W`, real.
+        labels: `N` int64, or `N x outputs`.
+        stream: Draws which of the others form a set as large, and directions.
+
+    Returns:
+        `own_class` and `other_classes`, means over the images; nothing unless at least two labels have
+        `FEWEST` images and as many others. A generator whose labels tell nothing has them about equal.
+    """
+    groups = torch.unique(labels, dim=0, return_inverse=True)[1]
+    sizes, own, others = [], [], []
+    for group in groups.unique().tolist():
+        members, rest = (groups == group).nonzero().squeeze(1), (groups != group).nonzero().squeeze(1)
+        size = min(len(members), len(rest))
+        if size < FEWEST:
+            continue
+        chosen = members[torch.randperm(len(members), generator=stream)[:size]]
+        strangers = rest[torch.randperm(len(rest), generator=stream)[:size]]
+        sizes.append(len(members))
+        own.append(sliced_wasserstein(samples[chosen], images[chosen], stream))
+        others.append(sliced_wasserstein(samples[chosen], images[strangers], stream))
+    if len(sizes) < 2:
+        return {}
+    weights = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    means = {"own_class": own, "other_classes": others}
+    return {name: float(weights @ torch.tensor(found, dtype=torch.float64)) for name, found in means.items()}

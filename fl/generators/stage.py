@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fl.data.base import UNLABELLED
 from fl.errors import DataUnavailableError
 from fl.generators import files, quality
-from fl.generators.architecture import Generator
-from fl.generators.config import GeneratorConfig
-from fl.generators.layout import Layout
+from fl.generators.config import MAX_SIZE, GeneratorConfig
+from fl.generators.layout import Family, Layout
 from fl.generators.training import Training
 from fl.seeds import Streams
 from fl.specs import JSON
-from fl.types import Artifact, StageContext
+from fl.types import Artifact, PublicData, StageContext
 
 if TYPE_CHECKING:
     from fl.generators.architecture import Generator
@@ -28,10 +28,13 @@ HELD_OUT = 0.1
 SAMPLES = 64
 """Images kept in the artifact for people to look at."""
 
+COLUMNS, MOST_ROWS = 8, 10
+"""Of a generator that draws by class, so many images of each of the first classes are kept instead."""
+
 KEEP_EVERY = 200
 """Steps between two states that an interrupted training can go on from."""
 
-_CHUNK = 64
+_CHUNK, _LARGE_CHUNK = 64, 4
 _WEIGHTS = "weights."
 
 
@@ -39,20 +42,23 @@ def train(config: Mapping[str, JSON], inputs: Mapping[str, Artifact], context: S
     """Make the generator that a `generator_stage` asks for.
 
     Returns:
-        Tensors: its weights under `weights.`, and `samples`, `64 x C x H x W` uint8. Data: `layout`, and
-        where there are public images `quality` (`fl.generators.quality.distances`).
+        Tensors: its weights under `weights.`, and `samples`, uint8: `64 x C x H x W`, or 8 of each of the
+        first classes, class by class. Data: `layout`; and `quality` (`fl.generators.quality.distances` and
+        `by_class`), where there are public images, labelled if it draws by class, and it draws no more than
+        `MAX_SIZE` pixels a side.
 
     Raises:
-        DataUnavailableError: If it is to be trained and there are no public images, or a checkpoint cannot be
-            had.
+        DataUnavailableError: If it is to be trained and there are no public images, or they lack labels that
+            it needs, or a checkpoint cannot be had.
     """
     held: Any = config
     channels, size = held["image"]
     if "checkpoint" in context.files:
-        read = files.read(context.files["checkpoint"])
+        read = files.read(context.files["checkpoint"], held["generator"].get("architecture", "upsampling"))
         generator = files.build(read.layout.showing(size), read.state_dict())
     else:
-        generator = _trained(GeneratorConfig(**held["generator"]), channels, size, context)
+        wanted = GeneratorConfig(**held["generator"])
+        generator = _trained(wanted, _layout(wanted, channels, size, held.get("classes", 0)), context)
     return _artifact(generator.to(context.device), context)
 
 
@@ -68,20 +74,26 @@ def load(artifact: Artifact, device: torch.device | str = "cpu") -> Generator:
 
 
 def split(images: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
-    """Return the images to train on and the held-out ones, drawn from the seed's stream."""
+    """Return the images to train on and the held-out ones, drawn from the seed's stream; or their labels."""
     order = torch.randperm(len(images), generator=streams.torch("generator_held_out"))
     held_out = max(1, math.floor(HELD_OUT * len(images)))
     return images[order[held_out:]], images[order[:held_out]]
 
 
-def _trained(config: GeneratorConfig, channels: int, size: int, context: StageContext) -> Generator:
+def _layout(config: GeneratorConfig, channels: int, size: int, classes: int) -> Layout:
+    family: Family = "ggl" if config.architecture == "ggl" else "upsampling"
+    layers = config.mapping_layers
+    return Layout(family, channels, size, config.latent, config.width, layers, classes=classes)
+
+
+def _trained(config: GeneratorConfig, layout: Layout, context: StageContext) -> Generator:
     if context.public is None:
         raise DataUnavailableError(
             "a generator is trained on public images, and there are none; name a data set with public:"
         )
-    layout = Layout("upsampling", channels, size, config.latent, config.width, config.mapping_layers)
     images, _ = split(context.public.images, context.streams)
-    training = Training(config, layout, images.to(context.device), context.streams)
+    labels = _labels(context.public, context) if layout.classes else None
+    training = Training(config, layout, images.to(context.device), context.streams, labels)
     kept = context.kept()
     if kept is not None:
         training.resume(kept)
@@ -93,22 +105,77 @@ def _trained(config: GeneratorConfig, channels: int, size: int, context: StageCo
     return files.frozen(training.average)
 
 
+def _labels(public: PublicData, context: StageContext) -> Tensor:
+    """Return the labels of the images to train on.
+
+    Raises:
+        DataUnavailableError: If a public image is of no class.
+    """
+    missing = int((public.labels == UNLABELLED).sum())
+    if missing:
+        raise DataUnavailableError(
+            f"expected a label for every public image (conditional: true), got {missing} of "
+            f"{len(public.labels)} without one; leave it out, or name a labelled data set with public:"
+        )
+    return split(public.labels, context.streams)[0].to(context.device)
+
+
 def _artifact(generator: Generator, context: StageContext) -> Artifact:
-    samples = _draw(generator, SAMPLES, context.streams.torch("generator_samples"))
+    samples = _samples(generator, context.streams.torch("generator_samples"))
     data: dict[str, Any] = {"layout": generator.layout.document()}
-    if context.public is not None:
-        seen, held_out = split(context.public.images, context.streams)
-        stream = context.streams.torch("generator_quality")
-        drawn = _draw(generator, quality.SETS * len(held_out), stream)
-        data["quality"] = quality.distances(drawn, seen, held_out, stream)
+    if context.public is not None and _judged(generator, context.public):
+        data["quality"] = _quality(generator, context.public, context.streams)
     weights = {f"{_WEIGHTS}{name}": tensor.cpu() for name, tensor in generator.state_dict().items()}
     return Artifact({**weights, "samples": (samples * 255).round().to(torch.uint8)}, data)
 
 
-def _draw(generator: Generator, number: int, stream: torch.Generator) -> Tensor:
-    """Return `number` samples on the CPU."""
+def _judged(generator: Generator, public: PublicData) -> bool:
+    """Return whether to measure quality: of those that draw by class, where the public images have labels."""
+    if generator.layout.size > MAX_SIZE:
+        return False  # as many images as are public would take days on a CPU
+    if not generator.classes:
+        return True
+    labels = public.labels
+    if labels.ndim > 1:
+        return labels.shape[1] == generator.classes
+    return bool(labels.min() >= 0) and bool(labels.max() < generator.classes)
+
+
+def _samples(generator: Generator, stream: torch.Generator) -> Tensor:
+    """Return samples for people to look at: by class, each row has the same latent vectors."""
+    if not generator.classes:
+        return _draw(generator, torch.randn(SAMPLES, generator.latent, generator=stream), None)
+    labels = class_labels(generator.classes)[:MOST_ROWS]
+    latents = torch.randn(COLUMNS, generator.latent, generator=stream)
+    return _draw(generator, latents.repeat(len(labels), 1), labels.repeat_interleave(COLUMNS, 0))
+
+
+def class_labels(classes: int) -> Tensor:
+    """Return a label of each class as a vector, `k x classes`: one-hot, and 0 and 1 of a single output."""
+    return torch.eye(classes) if classes > 1 else torch.tensor([[0.0], [1.0]])
+
+
+def _quality(generator: Generator, public: PublicData, streams: Streams) -> dict[str, float]:
+    seen, held_out = split(public.images, streams)
+    stream = streams.torch("generator_quality")
+    number = quality.SETS * len(held_out)
     latents = torch.randn(number, generator.latent, generator=stream)
+    if not generator.classes:
+        return quality.distances(_draw(generator, latents, None), seen, held_out, stream)
+    labels = public.labels[torch.randint(len(public.labels), (number,), generator=stream)]
+    found = quality.distances(_draw(generator, latents, labels), seen, held_out, stream)
+    latents = torch.randn(len(public.labels), generator.latent, generator=stream)
+    drawn = _draw(generator, latents, public.labels)
+    return found | quality.by_class(drawn, public.images, public.labels, stream)
+
+
+def _draw(generator: Generator, latents: Tensor, labels: Tensor | None) -> Tensor:
+    """Return the samples on the CPU."""
     device = next(generator.parameters()).device
+    chunk = _CHUNK if generator.layout.size <= MAX_SIZE else _LARGE_CHUNK
+    chunks = []
     with torch.no_grad():
-        chunks = [generator(chunk.to(device)).cpu() for chunk in torch.split(latents, _CHUNK)]
+        for places in torch.split(torch.arange(len(latents)), chunk):
+            given = None if labels is None else labels[places].to(device)
+            chunks.append(generator(latents[places].to(device), given).cpu())
     return torch.cat(chunks)

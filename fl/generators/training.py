@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fl.generators import ggl
 from fl.generators.architecture import Critic, Generator, initialise
 from fl.generators.config import GeneratorConfig
 from fl.generators.layout import Layout
@@ -24,7 +26,8 @@ PENALTY = 10.0
 """Gulrajani et al. 2017, arXiv 1704.00028, algorithm 1."""
 
 BETAS = {"dcgan": (0.5, 0.999), "wgan_gp": (0.0, 0.9)}
-"""Of Adam: Radford et al. 2016, section 3; Gulrajani et al. 2017, algorithm 1."""
+"""Of Adam: Radford et al. 2016, section 3; Gulrajani et al. 2017, algorithm 1. GGL's authors train theirs by
+the loss of the second with those of the first."""
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Training:
         layout: Of the generator.
         images: `N x C x H x W` in [0, 1], on the device to compute on.
         streams: Every draw's.
+        labels: Of the images where the layout has classes, as `Generator.styles` takes them, on the device.
 
     Attributes:
         done: Generator steps taken.
@@ -47,18 +51,22 @@ class Training:
     layout: Layout
     images: Tensor
     streams: Streams
+    labels: Tensor | None = None
     done: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         device, config = self.images.device, self.config
         self.generator, self.average = Generator(self.layout), Generator(self.layout)
         self._critic = Critic(self.layout)
-        initialise(self.generator, self.streams.torch("generator_weights"))
+        weights = self.streams.torch("generator_weights")
+        initialise(self.generator, weights)
+        if self.layout.family == "ggl":
+            ggl.initialise(self.generator, weights)
         initialise(self._critic, self.streams.torch("critic_weights"))
         self.average.load_state_dict(self.generator.state_dict())
         for module in (self.generator, self.average, self._critic):
             module.to(device)
-        betas = BETAS[config.kind]
+        betas = BETAS["dcgan" if self.layout.family == "ggl" else config.kind]
         self._rules = {
             "generator": torch.optim.Adam(self.generator.parameters(), lr=config.step_size, betas=betas),
             "critic": torch.optim.Adam(self._critic.parameters(), lr=config.step_size, betas=betas),
@@ -71,12 +79,15 @@ class Training:
         for turn in range(CRITIC_STEPS if wasserstein else 1):
             stream = streams.torch("critic_step", turn=turn)
             chosen = torch.randint(len(self.images), (self.config.batch_size,), generator=stream)
-            real = self.images[chosen.to(self.images.device)]
+            real, labels = self._images(chosen)
             with torch.no_grad():
-                fake = self.generator(self._latents(stream))
+                fake = self.generator(self._latents(stream), labels)
             loss = _wasserstein_critic if wasserstein else _saturating_critic
-            self._descend("critic", self._critic, loss(self._critic, real, fake, stream))
-        scores = self._critic(self.generator(self._latents(streams.torch("generator_step"))))
+            judge = partial(self._critic, labels=labels)
+            self._descend("critic", self._critic, loss(judge, real, fake, stream))
+        labels = self._drawn_labels(streams.torch("generator_labels"))
+        made = self.generator(self._latents(streams.torch("generator_step")), labels)
+        scores = self._critic(made, labels)
         self._descend("generator", self.generator, -scores.mean() if wasserstein else _as_real(scores))
         self.done += 1
         self._follow()
@@ -105,6 +116,18 @@ class Training:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
         self.done = int(str(state.data["done"]))
 
+    def _images(self, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return images by position, and their labels."""
+        places = chosen.to(self.images.device)
+        return self.images[places], None if self.labels is None else self.labels[places]
+
+    def _drawn_labels(self, stream: torch.Generator) -> Tensor | None:
+        """Return labels as frequent as among the images."""
+        if self.labels is None:
+            return None
+        chosen = torch.randint(len(self.labels), (self.config.batch_size,), generator=stream)
+        return self.labels[chosen.to(self.labels.device)]
+
     def _latents(self, stream: torch.Generator) -> Tensor:
         drawn = torch.randn(self.config.batch_size, self.layout.latent, generator=stream)
         return drawn.to(self.images.device)
@@ -122,12 +145,16 @@ class Training:
             pairs = zip(self.average.parameters(), self.generator.parameters(), strict=True)
             for mean, latest in pairs:
                 mean.lerp_(latest, 1 - decay)
+            buffers = zip(self.average.buffers(), self.generator.buffers(), strict=True)
+            for kept, current in buffers:
+                kept.copy_(kept.lerp(current, 1 - decay) if kept.is_floating_point() else current)
 
 
-CriticLoss = Callable[[Critic, Tensor, Tensor, torch.Generator], Tensor]
+Judge = Callable[[Tensor], Tensor]
+"""From images to scores, the critic with the images' labels."""
 
 
-def _saturating_critic(critic: Critic, real: Tensor, fake: Tensor, stream: torch.Generator) -> Tensor:
+def _saturating_critic(critic: Judge, real: Tensor, fake: Tensor, stream: torch.Generator) -> Tensor:
     """Binary cross-entropy of telling real from generated images (Goodfellow et al. 2014, section 3)."""
     return _as_real(critic(real)) + _as_real(-critic(fake))
 
@@ -137,14 +164,13 @@ def _as_real(scores: Tensor) -> Tensor:
     return F.softplus(-scores).mean()
 
 
-def _wasserstein_critic(critic: Critic, real: Tensor, fake: Tensor, stream: torch.Generator) -> Tensor:
+def _wasserstein_critic(critic: Judge, real: Tensor, fake: Tensor, stream: torch.Generator) -> Tensor:
     """Gulrajani et al. 2017, equation 3: scores' difference, and the gradient's length held at 1 between."""
     share = torch.rand(len(real), 1, 1, 1, generator=stream).to(real)
     between = (share * real + (1 - share) * fake).requires_grad_()
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     lengths = (slope.square().flatten(1).sum(1) + 1e-12).sqrt()
-    loss: Tensor = critic(fake).mean() - critic(real).mean() + PENALTY * (lengths - 1).square().mean()
-    return loss
+    return critic(fake).mean() - critic(real).mean() + PENALTY * (lengths - 1).square().mean()
 
 
 def _named(module: nn.Module) -> list[tuple[str, Tensor]]:

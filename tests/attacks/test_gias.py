@@ -180,6 +180,23 @@ def test_the_latent_search_stays_in_the_range_of_the_generator():
     assert beyond.objective["matching"] < answer.objective["matching"]
 
 
+@pytest.mark.parametrize("know_labels", [True, False])
+def test_a_generator_that_draws_by_class_draws_by_the_labels_of_the_attacker(know_labels):
+    """Its latent vector is cut off, so that the label alone decides."""
+    generator = Generator(Layout("upsampling", 1, 16, 6, 2, classes=10))
+    initialise(generator, Streams(0).torch("generator_weights"))
+    with torch.no_grad():
+        generator.blocks[0].linear.weight[:, :6] = 0
+    generator.eval().requires_grad_(False)
+    small = SmallProblem(n=3, know_labels=know_labels)
+    answer, _ = solve(small, QUICK.model_copy(update={"parameter_iterations": 0}), generator)
+    labels = small.labels if know_labels else answer.labels
+    assert len(labels.unique()) > 1
+    assert torch.allclose(answer.images, generator(torch.zeros(3, 6), labels), atol=1e-6)
+    bent, _ = solve(small, QUICK.model_copy(update={"parameter_lr": 1e-12}), generator)
+    assert torch.allclose(bent.images, answer.images, atol=1e-5)
+
+
 def test_an_image_of_the_generator_is_found():
     generator = generator_of(1, width=4)
     z = torch.randn(1, 6, generator=Streams(5).torch("truth"))

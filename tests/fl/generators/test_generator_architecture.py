@@ -1,9 +1,11 @@
 import pytest
 import torch
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from fl.generators.architecture import Critic, Generator, initialise
 from fl.generators.layout import FACES_LAYOUT, Layout
+from fl.generators.synthesis import area_means, averaged
 from fl.seeds import Streams
 
 
@@ -54,10 +56,11 @@ def test_synthesis_walks_through_its_blocks():
     features = generator.mapping(vectors)
     assert not torch.allclose(features, vectors)
     expected = generator(vectors)
-    for number, block in enumerate(generator.blocks):
-        assert torch.equal(generator.synthesis.after(features, number), expected)
-        features = block(features)
-    sides = [generator.synthesis.after(features, len(generator.blocks)).shape[-1], features.shape[-1]]
+    styles, synthesis = features, generator.synthesis
+    for number in range(len(generator.blocks)):
+        assert torch.equal(synthesis.after(features, number, styles), expected)
+        features = synthesis.enter(features, number, styles)
+    sides = [synthesis.after(features, len(generator.blocks), styles).shape[-1], features.shape[-1]]
     assert sides == [28, 28]
 
 
@@ -77,6 +80,15 @@ def test_copies_with_weights_of_their_own_can_be_called_at_once(family):
     images = torch.vmap(lambda own, z: functional_call(generator, own, (z[None],))[0])(weights, vectors)
     assert torch.allclose(images[0], generator(vectors[:1])[0], atol=1e-5)
     assert torch.allclose(images[1], others(vectors[1:])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("pixels", "size"), [(64, 32), (64, 25), (256, 224), (7, 7)])
+def test_averaging_by_matrices_is_adaptive_pooling(pixels, size):
+    images = torch.rand(2, 3, pixels, pixels, generator=Streams(0).torch("images"))
+    rows = area_means(pixels, size)
+    expected = F.adaptive_avg_pool2d(images, size)
+    assert torch.allclose(rows @ images @ rows.T, expected, atol=1e-6)
+    assert torch.equal(averaged(images, size), expected)
 
 
 def test_larger_images_are_averaged_down():

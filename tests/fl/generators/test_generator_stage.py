@@ -97,6 +97,13 @@ def test_the_key_holds_nothing_else(change):
     assert request(**change).key == request().key
 
 
+def test_the_key_of_one_that_draws_by_class_holds_the_number_of_classes():
+    by_class = request(SMALL.model_copy(update={"conditional": True}))
+    assert by_class.config["classes"] == 10
+    assert "classes" not in request().config
+    assert by_class.key != request().key
+
+
 def test_a_trial_without_any_data_set_has_no_stage():
     assert generator_stage(SMALL, spec(data=None), name="generator") == []
 
@@ -202,7 +209,7 @@ def test_what_is_no_checkpoint_is_told(tmp_path):
     stray = tmp_path / "stray.safetensors"
     stray.write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
     with pytest.raises(DataUnavailableError, match="expected a generator that"):
-        checkpoint_layout(str(stray))
+        checkpoint_layout(str(stray), "upsampling")
 
 
 def test_weights_that_do_not_fit_their_layout_are_told(tmp_path):
