@@ -90,6 +90,13 @@ class Defense(Generic[ConfigT]):
         """Return what one client does."""
         return ClientDefense()
 
+    def simulated(self, context: ClientContext, observation: Observation) -> ClientDefense:
+        """Return the client that an adaptive attacker simulates where it must, with what it has seen of it.
+
+        By default that of `for_client`, which learns nothing from the observation.
+        """
+        return self.for_client(context)
+
     def for_server(self) -> ServerDefense:
         """Return what the server does."""
         return ServerDefense()

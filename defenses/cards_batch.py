@@ -71,6 +71,21 @@ def _mixup_compatible(config: MixupConfig, setting: Setting) -> str | None:
     return None
 
 
+def _input_noise_unmirrored(config: InputNoiseConfig) -> str:
+    return (
+        "noise goes into the images before the gradient; what is recovered are the noisy images, so the "
+        "simulated client takes its guess for them and adds none"
+    )
+
+
+def _label_smoothing_unmirrored(config: LabelSmoothingConfig) -> str:
+    return "labels change before the gradient; the simulated client smooths those of the guess"
+
+
+def _mixup_unmirrored(config: MixupConfig) -> str:
+    return "images and labels are mixed before the gradient; the simulated client mixes with draws of its own"
+
+
 INPUT_NOISE = DefenseCard(
     name="input_noise",
     version=1,
@@ -83,6 +98,7 @@ INPUT_NOISE = DefenseCard(
     noise_budget=_input_noise_budget,
     hooks=frozenset({"perturb_batch"}),
     mirrored=False,
+    unmirrored=_input_noise_unmirrored,
 )
 
 LABEL_SMOOTHING = DefenseCard(
@@ -98,6 +114,7 @@ LABEL_SMOOTHING = DefenseCard(
     noise_budget=_label_smoothing_budget,
     hooks=frozenset({"perturb_batch"}),
     mirrored=False,
+    unmirrored=_label_smoothing_unmirrored,
 )
 
 MIXUP = DefenseCard(
@@ -112,6 +129,7 @@ MIXUP = DefenseCard(
     noise_budget=_mixup_budget,
     hooks=frozenset({"perturb_batch"}),
     mirrored=False,
+    unmirrored=_mixup_unmirrored,
     compatible=_mixup_compatible,
 )
 

@@ -55,6 +55,11 @@ class PruningConfig(Config):
     scope: Scope = added_later(
         "per_tensor", description="where the share is taken: of each tensor, or of all"
     )
+    mirror: Literal["support", "threshold"] = added_later(
+        "support",
+        description="what an adaptive attacker does to its gradients: keep the entries that the observation "
+        "has; threshold: zero the observed share of each tensor's smallest",
+    )
 
 
 class QuantizationConfig(Config):

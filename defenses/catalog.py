@@ -16,6 +16,7 @@ from defenses.cards_batch import (
     LabelSmoothingConfig,
     MixupConfig,
 )
+from defenses.cards_representation import REPRESENTATION_CARDS
 from defenses.cards_shadowdef import SHADOWDEF_CARDS
 from defenses.cards_update import (
     CLIPPING,
@@ -73,6 +74,7 @@ __all__ = [
     "hooks_of",
     "is_mirrored",
     "is_simulated",
+    "unadaptable",
     "unperturbs",
 ]
 
@@ -165,13 +167,26 @@ def hooks_of(plugin: Plugin) -> frozenset[str]:
     return DEFENSES.get(plugin.name).hooks
 
 
-def adaptation(card: DefenseCard[Any]) -> Adaptation:
-    """Return how an adaptive attacker accounts for a defense (for a chain, each of its links)."""
-    if card.mirrored:
+def adaptation(card: DefenseCard[Any], config: Config | None = None) -> Adaptation:
+    """Return how an adaptive attacker accounts for a defense (for a chain, each of its links).
+
+    Args:
+        card: The defense.
+        config: Its configuration, where its ways differ between them.
+    """
+    if card.mirrored and (config is None or card.unmirrored(config) is None):
         return "mirror"
     if card.unperturbs:
         return "unperturb"
     return "simulation" if card.hooks & HOOKS_BEFORE_THE_UPDATE else "none"
+
+
+def unadaptable(card: DefenseCard[Any], config: Config) -> str | None:
+    """Return why an adaptive attacker has no way to account for a configured defense."""
+    if adaptation(card, config) != "none":
+        return None
+    reason = card.unmirrored(config)
+    return "it has no mirror for an adaptive attacker" + (f": {reason}" if reason else "")
 
 
 def is_simulated(plugin: Plugin) -> bool:
@@ -179,17 +194,17 @@ def is_simulated(plugin: Plugin) -> bool:
 
     So it is unless there is a mirror or `unperturb`; a chain needs one of them for every link.
     """
-    return bool({adaptation(card) for card in _cards(plugin)} - {"mirror", "unperturb"})
+    return bool(_ways(plugin) - {"mirror", "unperturb"})
 
 
 def is_mirrored(plugin: Plugin) -> bool:
     """Return whether an adaptive attacker gets a configured defense's mirror."""
-    return not is_simulated(plugin) and any(card.mirrored for card in _cards(plugin))
+    return not is_simulated(plugin) and "mirror" in _ways(plugin)
 
 
 def unperturbs(plugin: Plugin) -> bool:
     """Return whether an adaptive attacker takes a configured defense, or part of a chain, out of a batch."""
-    return not is_simulated(plugin) and any(card.unperturbs for card in _cards(plugin))
+    return not is_simulated(plugin) and "unperturb" in _ways(plugin)
 
 
 def after_the_batch(plugin: Plugin) -> Plugin | None:
@@ -200,10 +215,10 @@ def after_the_batch(plugin: Plugin) -> Plugin | None:
     return Plugin(plugin.name, plugin.version, ChainConfig(links=kept)) if kept else None
 
 
-def _cards(plugin: Plugin) -> list[DefenseCard[Any]]:
+def _ways(plugin: Plugin) -> set[Adaptation]:
     if isinstance(plugin.config, ChainConfig):
-        return [link.card for link in plugin.config.links]
-    return [DEFENSES.get(plugin.name)]
+        return {adaptation(link.card, link.config) for link in plugin.config.links}
+    return {adaptation(DEFENSES.get(plugin.name), plugin.config)}
 
 
 def _none_budget(config: NoConfig) -> NoiseBudget:
@@ -224,13 +239,12 @@ def _chain_budget(config: ChainConfig) -> NoiseBudget:
 
 
 def _chain_compatible(config: ChainConfig, setting: Setting) -> str | None:
-    ways = [adaptation(link.card) for link in config.links]
+    ways = [adaptation(link.card, link.config) for link in config.links]
     for link, way in zip(config.links, ways, strict=True):
         reason = link.card.compatible(link.config, setting)
         if reason is None and setting.attacker == "adaptive":
-            if way == "none":
-                reason = "it has no mirror for an adaptive attacker"
-            elif way == "simulation" and "unperturb" in ways:
+            reason = unadaptable(link.card, link.config)
+            if way == "simulation" and "unperturb" in ways:
                 reason = (
                     "an adaptive attacker cannot simulate it where it takes another link out of the batch"
                 )
@@ -268,4 +282,11 @@ CHAIN = DefenseCard(
     stages=_chain_stages,
 )
 
-CARDS: tuple[DefenseCard[Any], ...] = (NONE, *UPDATE_CARDS, *BATCH_CARDS, *SHADOWDEF_CARDS, CHAIN)
+CARDS: tuple[DefenseCard[Any], ...] = (
+    NONE,
+    *UPDATE_CARDS,
+    *BATCH_CARDS,
+    *REPRESENTATION_CARDS,
+    *SHADOWDEF_CARDS,
+    CHAIN,
+)

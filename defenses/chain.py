@@ -61,6 +61,10 @@ class Chain(Defense[ChainConfig]):
         """Return what the links do at one client."""
         return _ChainClient(tuple(link.for_client(context) for link in self.links))
 
+    def simulated(self, context: ClientContext, observation: Observation) -> ClientDefense:
+        """Return what the links do at the client that an adaptive attacker simulates."""
+        return _ChainClient(tuple(link.simulated(context, observation) for link in self.links))
+
     def for_server(self) -> ServerDefense:
         """Return what the links do at the server."""
         return _ChainServer(tuple(link.for_server() for link in self.links))

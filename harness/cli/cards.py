@@ -52,6 +52,12 @@ def budget_of(card: DefenseCard[Any]) -> NoiseBudget | None:
     return None if config is None else card.noise_budget(config)
 
 
+def unmirrored_of(card: DefenseCard[Any]) -> str | None:
+    """Return why there is no mirror at the default options, if there is none."""
+    config = default_config(card)
+    return None if config is None else card.unmirrored(config)
+
+
 def card_facts(card: AnyCard) -> dict[str, Any]:
     """Return everything a card says, as plain JSON."""
     return {
@@ -123,7 +129,8 @@ def _declared(card: AnyCard) -> dict[str, Any]:
             return {
                 "noise_budget": None if budget is None else asdict(budget),
                 "acts_through": sorted(card.hooks),
-                "adaptive_attackers": adaptation(card),
+                "adaptive_attackers": adaptation(card, default_config(card)),
+                "without_a_mirror": unmirrored_of(card),
                 "resources": asdict(card.resources),
             }
         case DataCard():

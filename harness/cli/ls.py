@@ -8,7 +8,7 @@ import click
 
 from defenses.catalog import adaptation
 from fl.cards import AnyCard, AttackCard, DataCard, DefenseCard, MetricCard
-from harness.cli.cards import budget_of
+from harness.cli.cards import budget_of, default_config
 from harness.cli.kinds import KINDS, WORDS, Kind, kind_called
 from harness.cli.output import console, emit_json, json_option, table
 
@@ -69,7 +69,7 @@ def _traits(card: AnyCard) -> dict[str, Any]:
             return {
                 "noise_budget": budget.field if budget and budget.field else None,
                 "unit": budget.unit if budget and budget.unit else None,
-                "adaptive": adaptation(card),
+                "adaptive": adaptation(card, default_config(card)),
             }
         case DataCard():
             return {"licence": card.licence}

@@ -144,7 +144,7 @@ class Simulator:
             streams=self.streams,
             read_images=_no_private_images,
         )
-        return self.defense.for_client(context)
+        return self.defense.simulated(context, self.observation)
 
 
 def _no_private_images(image_ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import NamedTuple
 
-from defenses.catalog import ChainConfig, adaptation, hooks_of
+from defenses.catalog import ChainConfig, hooks_of, unadaptable
 from fl.candidate_bounds import most_candidates, unobservable
 from fl.cards import DataInfo, ModelTraits, Setting
 from fl.data.partition_bounds import shortage, without_classes
@@ -153,9 +153,7 @@ class Applicability:
         hooks = hooks_of(plugin) if isinstance(plugin.config, ChainConfig) else card.hooks
         if "visible" in hooks and setting.observes == "update":
             return "it hides single updates (observe.kind: aggregate)"
-        if setting.attacker == "adaptive" and adaptation(card) == "none":
-            return "it has no mirror for an adaptive attacker"
-        return None
+        return unadaptable(card, plugin.config) if setting.attacker == "adaptive" else None
 
     def _public(self, cell: Cell) -> str | None:
         key = (cell.public, cell.data, cell.recorded)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch.utils._pytree import tree_map
 
 from defenses.base import Batch, ClientDefense, Defense, ServerDefense
 from defenses.catalog import CLIENT_HOOKS, MODEL_HOOKS, SERVER_HOOKS
@@ -17,6 +16,7 @@ from fl.cards import DefenseCard
 from fl.seeds import Streams
 from fl.specs import Config
 from fl.types import Artifact, Tensors, Update
+from harness.testing.adapting import check_adaptation, check_mirror
 from harness.testing.cards import check_card, check_config, check_planning_is_light
 from harness.testing.problems import SmallProblem
 from harness.testing.unperturbing import check_unperturb
@@ -120,7 +120,8 @@ class DefenseConformance:
         first, second = self._problem(), self._problem()
         _check_equal(first.update.tensors, second.update.tensors, "the same client")
         updates = [self._update(seed) for seed in (1, 2)]
-        same = all(torch.equal(updates[0].tensors[name], updates[1].tensors[name]) for name in clean.tensors)
+        first_update, other = (update.tensors for update in updates)
+        same = all(torch.equal(tensor, other[name]) for name, tensor in first_update.items())
         assert same != self.random, f"random is {self.random}, but two streams say {not same}"
 
     def test_hooks_are_those_declared(self) -> None:
@@ -146,7 +147,7 @@ class DefenseConformance:
     def test_mirror_is_there_as_declared(self) -> None:
         """With a mirror, `estimate` works on an observation; without one, it says so."""
         problem = self._problem()
-        if self.card.mirrored:
+        if self._mirrored:
             self._defense().estimate(problem.observation)
             return
         try:
@@ -157,7 +158,7 @@ class DefenseConformance:
 
     def test_mirror_does_what_protect_does(self) -> None:
         """Where declared exact, the mirror at estimated parameters reproduces the protected update."""
-        if not (self.card.mirrored and self.mirror_is_exact):
+        if not (self._mirrored and self.mirror_is_exact):
             return
         for kind in UPDATES:
             problem = self._problem(kind=kind)
@@ -168,23 +169,11 @@ class DefenseConformance:
 
     def test_mirror_is_differentiable_and_vectorizes(self) -> None:
         """The mirror has finite derivatives, leaves its input alone, and works with lanes stacked."""
-        if not self.card.mirrored:
+        if not self._mirrored:
             return
         defense = self._defense()
-        clean = dict(_clean().tensors)
-        lanes = [clean, {name: 2 * tensor for name, tensor in clean.items()}]
         params = [defense.estimate(self._problem(seed=seed).observation) for seed in (0, 1)]
-        stacked = {name: torch.stack([lane[name] for lane in lanes]) for name in clean}
-        together = torch.vmap(defense.mirror)(tree_map(lambda *leaves: torch.stack(leaves), *params), stacked)
-        for index, (lane, its) in enumerate(zip(lanes, params, strict=True)):
-            leaves = {name: tensor.clone().requires_grad_() for name, tensor in lane.items()}
-            alone = defense.mirror(its, leaves)
-            _check_equal(leaves, lane, "the mirror's input")
-            for name, tensor in alone.items():
-                torch.testing.assert_close(together[name][index], tensor.detach())
-            energy = torch.stack([tensor.square().sum() for tensor in alone.values()]).sum()
-            for derivative in torch.autograd.grad(energy, list(leaves.values())):
-                assert bool(derivative.isfinite().all()), "expected finite derivatives of the mirror"
+        check_mirror(defense, params, dict(_clean().tensors))
 
     def test_simulated_client_is_differentiable(self) -> None:
         """Who must simulate the client gets finite derivatives in the images, not all of them 0."""
@@ -192,7 +181,8 @@ class DefenseConformance:
             return
         for kind in UPDATES:
             problem = self._problem(kind=kind, n=2)
-            simulate = problem.simulator(self._defense().for_client(problem.client_context))
+            client = self._defense().simulated(problem.client_context, problem.observation)
+            simulate = problem.simulator(client)
             images = problem.images.clone().requires_grad_()
             stream = Streams(0).torch("simulation")
             update = simulate(images, problem.labels, problem.sent, stream)
@@ -200,6 +190,10 @@ class DefenseConformance:
             (derivative,) = torch.autograd.grad(energy, images)
             assert bool(derivative.isfinite().all()), f"expected finite derivatives of a simulated {kind}"
             assert bool(derivative.any()), f"expected a simulated {kind} to depend on the images"
+
+    def test_an_adaptive_attacker_is_accounted_for(self) -> None:
+        """There is a mirror, `unperturb`, or a reason on the card (`unmirrored`)."""
+        check_adaptation(self.card, self._config)
 
     def test_unperturb_is_there_as_declared(self) -> None:
         """A defense that can be taken out of a batch acts on it alone; any other says that it cannot be."""
@@ -228,6 +222,11 @@ class DefenseConformance:
     def artifacts(self) -> Mapping[str, Artifact]:
         """Return what the defense's stages made, by the request's name; a kit for one with stages says."""
         return {}
+
+    @property
+    def _mirrored(self) -> bool:
+        links = getattr(self._config, "links", ())
+        return all(link.card.mirrored for link in links) if links else self.card.mirrored
 
     @property
     def _unperturbs(self) -> bool:

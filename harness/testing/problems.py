@@ -236,7 +236,7 @@ class SmallProblem:
             config=config,
             streams=Streams(self.seed if seed is None else seed).at(target=0),
             public=self.public,
-            simulate=self.simulator(None if known is None else known.for_client(context)),
+            simulate=self.simulator(None if known is None else known.simulated(context, self.observation)),
             adaptive=adaptive,
             defense=known if known is not None and mirrored else None,
             artifacts=artifacts or {},

@@ -2,6 +2,7 @@ import functools
 
 import torch
 
+from defenses.cards_representation import PRECODE, SOTERIA, PrecodeConfig, SoteriaConfig
 from defenses.cards_shadowdef import GENERATOR, SHADOWDEF, ShadowDefConfig
 from defenses.catalog import (
     CARDS,
@@ -136,6 +137,32 @@ class TestNegativeLabelSmoothing(DefenseConformance):
 
 class TestMixup(DefenseConformance):
     card = MIXUP
+
+
+class TestSoteria(DefenseConformance):
+    card = SOTERIA
+    mirror_is_exact = False  # its mirror is that of the other variant
+
+
+class TestSoteriaOfGgl(DefenseConformance):
+    card = SOTERIA
+    config = SoteriaConfig(variant="ggl", percent=50)
+
+
+class TestPrecode(DefenseConformance):
+    card = PRECODE
+    config = PrecodeConfig(bottleneck=16)
+    random = True
+
+
+class TestNoisyPrecode(TestPrecode):
+    """A wrapper within a chain."""
+
+    card = CHAIN
+    config = ChainConfig.model_validate(
+        {"links": [{"name": "precode", "config": {"bottleneck": 8}}, {"name": "gaussian"}]}
+    )
+    mirror_is_exact = False
 
 
 @functools.cache
