@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from attacks.cards_generative import CARDS as GENERATIVE_CARDS
+from attacks.cards_ggl import CARDS as GGL_CARDS
+from attacks.cards_gifd import CARDS as GIFD_CARDS
 from attacks.cards_gradinversion import CARDS as GRADINVERSION_CARDS
 from attacks.compatibility import labels_unreadable, matches_lengths, no_mean_image
 from fl.cards import AttackCard, Reference, Resources, Setting
@@ -262,6 +264,8 @@ CARDS: tuple[AttackCard[Any], ...] = (
     INVERTING_GRADIENTS,
     *GRADINVERSION_CARDS,
     *GENERATIVE_CARDS,
+    *GIFD_CARDS,
+    *GGL_CARDS,
     RANDOM_GUESS,
     MEAN_IMAGE,
 )

@@ -76,16 +76,27 @@ def expect(model: nn.Module, inputs: Tensor, task: Task) -> Expected:
     return Expected(probabilities.mean(0), features.sum(1).mean(), bool(features.min() >= 0))
 
 
-def infer(head: HeadGradient, task: Task, n: int, expected: Expected) -> Tensor:
+def infer(
+    head: HeadGradient, task: Task, n: int, expected: Expected, *, through_noise: bool = False
+) -> Tensor:
     """Return the labels of n images: `n` int64, sorted, or `n x outputs` of 0 and 1.
 
     The bias is preferred; without one, row sums of the weight divided by the expected feature sum stand for
     it. In a batch only counts per class can be read: sigmoid labels are dealt to the first images.
 
+    Args:
+        head: The gradient of the head.
+        task: Decides what labels are.
+        n: Images.
+        expected: What the attacker expects of them.
+        through_noise: Prefer row sums where features are never negative: noise on every entry adds up to less
+            than the features do (Li et al. 2022, arXiv 2203.15696, their code).
+
     Raises:
         NotApplicableError: If there is no bias and features can be negative.
     """
-    if head.bias is not None:
+    sums_preferred = through_noise and head.weight is not None and expected.non_negative
+    if head.bias is not None and not sums_preferred:
         evidence = head.bias
     else:
         assert head.weight is not None

@@ -130,17 +130,23 @@ class Problem:
         granted = self.task.observation.knowledge.batch_norm or {}
         return as_moments(granted, self.device)
 
+    def mirrored(self, gradients: Tensors) -> Tensors:
+        """Return gradients of dummy images as the defense would leave them, where its mirror is known.
+
+        The mirror acts in units of the update.
+        """
+        if self.task.defense is None:
+            return gradients
+        update = {name: tensor * self.scale for name, tensor in gradients.items()}
+        mirrored = self.task.defense.mirror(self.params, update)
+        return {name: tensor / self.scale for name, tensor in mirrored.items()}
+
     def _differentiate(self, inputs: Tensor, labels: Tensor) -> Tensors:
-        """The gradient at the weights sent; the defense's mirror acts in units of the update."""
+        """The gradient at the weights sent, mirrored."""
         loss = task_loss(self.task.observation.task, self.model(inputs), labels)
         parameters = [self.model.get_parameter(name) for name in self.observed]
         gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
-        dummy = dict(zip(self.observed, gradients, strict=True))
-        if self.task.defense is None:
-            return dummy
-        update = {name: tensor * self.scale for name, tensor in dummy.items()}
-        mirrored = self.task.defense.mirror(self.params, update)
-        return {name: tensor / self.scale for name, tensor in mirrored.items()}
+        return self.mirrored(dict(zip(self.observed, gradients, strict=True)))
 
     def _simulate(self, inputs: Tensor, labels: Tensor) -> Tensors:
         """All local steps; the same stream every time keeps the objective a function of its arguments."""
@@ -228,8 +234,8 @@ class Problem:
         labels = self.task.observation.knowledge.labels
         return None if labels is None else labels.to(self.device)
 
-    def inferred_labels(self) -> Tensor:
-        """Return labels read from the head's gradient (`attacks.labels`).
+    def inferred_labels(self, *, through_noise: bool = False) -> Tensor:
+        """Return labels read from the head's gradient (`attacks.labels.infer`).
 
         Raises:
             NotApplicableError: If they cannot be read.
@@ -237,7 +243,7 @@ class Problem:
         observation = self.task.observation
         head = head_gradient(self.model, self.observed)
         expected = expect(self.model, self._auxiliary_inputs(), observation.task)
-        return infer(head, observation.task, self.images, expected)
+        return infer(head, observation.task, self.images, expected, through_noise=through_noise)
 
     def _auxiliary_inputs(self) -> Tensor:
         """Return the attacker's own images, normalised: public ones, or uniform noise if it has none."""

@@ -88,9 +88,7 @@ class Vectorised:
     """
 
     def __init__(self, model: nn.Module, lanes: int) -> None:
-        for name, module in model.named_modules():
-            if module.training and isinstance(module, _BatchNorm | _DropoutNd):
-                raise UnsupportedModelError(f"{name!r} is a {type(module).__name__} in train mode")
+        check_deterministic(model)
         self._model = model
         self._rows = {
             name: tensor.detach().new_zeros(lanes, *tensor.shape)
@@ -113,6 +111,17 @@ class Vectorised:
 
         rows: Tensors = torch.vmap(grad(loss))(chosen, rest, inputs, labels)
         return rows
+
+
+def check_deterministic(model: nn.Module) -> None:
+    """Raise an error about a layer that draws or takes the statistics of its batch.
+
+    Raises:
+        UnsupportedModelError: If there is one.
+    """
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, _BatchNorm | _DropoutNd):
+            raise UnsupportedModelError(f"{name!r} is a {type(module).__name__} in train mode")
 
 
 FORMULATIONS: Mapping[str, Callable[[nn.Module, int], Formulation]] = {

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attacks.engine.convolution import Kernels, convolve, plain_convolve
+from attacks.engine.rowwise import weight_rows
 from attacks.engine.sums import add_bias, channel_sums
 from fl.batch_norm import Moments
 from fl.types import Tensors
@@ -52,6 +53,15 @@ class LaneLayer(nn.Module, ABC):
     @abstractmethod
     def gradients(self, leaves: Tensors) -> Tensors:
         """Turn gradients of `leaves` into those of the parameters, by the model's names, each with B rows."""
+
+    @abstractmethod
+    def by_candidate(self, inputs: Tensor, slopes: Tensor) -> Tensors:
+        """Return gradients of `leaves` at each of m candidates that share a lane's parameters, `m` rows each.
+
+        Args:
+            inputs: What the layer took in, `m x n x ...`.
+            slopes: Of its outputs, likewise.
+        """
 
     def _rows(self, tensor: Tensor) -> Tensor:
         """View `(B C) x ...` as `B x C x ...`."""
@@ -91,6 +101,11 @@ class LaneLinear(LaneLayer):
         if "bias" in leaves:
             found[f"{self._name}.bias"] = self._rows(leaves["bias"])
         return found
+
+    def by_candidate(self, inputs: Tensor, slopes: Tensor) -> Tensors:
+        """Return outer products."""
+        found = {"weight": torch.bmm(slopes.transpose(1, 2), inputs).unsqueeze(1)}
+        return {**found, "bias": slopes.sum(1)} if "bias" in self.leaves else found
 
     def forward(self, inputs: Tensor) -> Tensor:
         """From `n x (B features)` to `n x (B outputs)`."""
@@ -173,6 +188,11 @@ class LaneConv2d(LaneLayer):
             found[f"{self._norm[0]}.bias"] = bias
         return found
 
+    def by_candidate(self, inputs: Tensor, slopes: Tensor) -> Tensors:
+        """Return products of windows and slopes."""
+        found = {"weight": weight_rows(inputs, slopes, self._kernels)}
+        return {**found, "bias": slopes.sum((1, 3, 4))} if "bias" in self.leaves else found
+
     def forward(self, inputs: Tensor) -> Tensor:
         """From `n x (B C) x H x W` to `n x (B O) x H' x W'`."""
         kernels = self._kernels._replace(weight=self.leaves["weight"])
@@ -211,6 +231,14 @@ class LaneBatchNorm(LaneLayer):
     def gradients(self, leaves: Tensors) -> Tensors:
         """The leaves are the parameters."""
         return {f"{self.name}.{name}": self._rows(gradient) for name, gradient in leaves.items()}
+
+    def by_candidate(self, inputs: Tensor, slopes: Tensor) -> Tensors:
+        """Return sums over images and positions; only in eval mode do candidates not meet."""
+        assert not self._norm.training
+        over = [axis for axis in range(inputs.ndim) if axis not in (0, 2)]
+        shape = (-1, *[1] * (inputs.ndim - 3))
+        normalised = (inputs - self._mean.view(shape)) * self._inverse.view(shape)
+        return {"weight": (slopes * normalised).sum(over), "bias": slopes.sum(over)}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise `n x (B C) x ...`."""

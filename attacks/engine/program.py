@@ -108,6 +108,11 @@ class Program:
         return {norm.name: norm.moments for norm in norms if norm.moments is not None}
 
     @property
+    def layers(self) -> Sequence[LaneLayer]:
+        """Those with parameters, in the model's order."""
+        return self._layers
+
+    @property
     def leaves(self) -> list[Tensor]:
         """What is multiplied with, the tensors to differentiate in."""
         return [leaf for layer in self._layers for leaf in layer.leaves.values()]

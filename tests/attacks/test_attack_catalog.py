@@ -48,7 +48,9 @@ def knowing(setting, **knowledge):
 def test_every_attack_is_registered_under_its_name():
     assert ATTACKS.names() == [
         "dlg",
+        "ggl",
         "gias",
+        "gifd",
         "gradinversion",
         "idlg",
         "inverting_gradients",

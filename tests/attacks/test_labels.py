@@ -196,3 +196,22 @@ def test_head_is_found_by_name_not_position():
 def test_a_head_that_is_not_shared_is_an_error():
     with pytest.raises(NotApplicableError, match="not shared"):
         head_gradient(HeadFirst(), {"body.weight": torch.zeros(8, 4)})
+
+
+def test_row_sums_read_a_label_that_noise_on_the_bias_hides():
+    """Features that add up to 60 lift the label's evidence above noise that drowns it in the bias."""
+    probabilities, features = torch.full((10,), 0.1), torch.full((60,), 1.0)
+    slope = probabilities - torch.eye(10)[3]
+    weight = slope.outer(features)
+    bias = slope.clone()
+    bias[7] = -2.0
+    weight[:, ::2] += 2.0
+    weight[:, 1::2] -= 2.0
+    expected = Expected(probabilities, features.sum(), non_negative=True)
+    task, head = Task("multiclass", 10), HeadGradient(weight, bias)
+    assert infer(head, task, 1, expected).tolist() == [7]
+    assert infer(head, task, 1, expected, through_noise=True).tolist() == [3]
+    signed = expected._replace(non_negative=False)
+    assert infer(head, task, 1, signed, through_noise=True).tolist() == [7]
+    unshared = HeadGradient(None, slope)
+    assert infer(unshared, task, 1, expected, through_noise=True).tolist() == [3]
