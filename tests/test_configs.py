@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 SEEDS = CONFIGS / "seeds"
-NEEDS_FILES = {SEEDS / "xray.yaml", SEEDS / "shadowdef.yaml"}
+NEEDS_FILES = {SEEDS / f"{name}.yaml" for name in ("xray", "shadowdef", "ggl_celeba", "ggl_imagenet")}
 """Matrices on data, and generators, that every user gets for themselves."""
 
 
