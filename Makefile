@@ -44,6 +44,10 @@ bench: setup ## speed against peers: an hour; QUICK=1: minutes, and docs/benchma
 	  $(if $(QUICK),--quick,--document docs/benchmarks.md)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.overhead \
 	  $(if $(QUICK),--quick,--document docs/benchmarks.md)
+ifndef QUICK
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.defended_round --document docs/benchmarks.md
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.population --document docs/benchmarks.md
+endif
 
 clean: ## remove .venv and caches, keep results
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
