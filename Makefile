@@ -30,7 +30,7 @@ demo: setup ## run configs/quickstart.yaml and show what leaked
 	@echo "What to try next:   README.md, docs/matrix.md, $(BIN)/bench ls attacks"
 
 test: lint ## everything that CI checks
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 lint: setup ## style, types and import rules
 	$(BIN)/ruff check .
