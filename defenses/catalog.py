@@ -16,6 +16,7 @@ from defenses.cards_batch import (
     LabelSmoothingConfig,
     MixupConfig,
 )
+from defenses.cards_dependence import DEPENDENCE_CARDS
 from defenses.cards_representation import REPRESENTATION_CARDS
 from defenses.cards_shadowdef import SHADOWDEF_CARDS
 from defenses.cards_update import (
@@ -287,6 +288,7 @@ CARDS: tuple[DefenseCard[Any], ...] = (
     *UPDATE_CARDS,
     *BATCH_CARDS,
     *REPRESENTATION_CARDS,
+    *DEPENDENCE_CARDS,
     *SHADOWDEF_CARDS,
     CHAIN,
 )

@@ -2,6 +2,14 @@ import functools
 
 import torch
 
+from defenses.cards_dependence import (
+    BIDO,
+    MID_DEPENDENCE,
+    MID_VIB,
+    BidoConfig,
+    MidDependenceConfig,
+    MidVibConfig,
+)
 from defenses.cards_representation import PRECODE, SOTERIA, PrecodeConfig, SoteriaConfig
 from defenses.cards_shadowdef import GENERATOR, SHADOWDEF, ShadowDefConfig
 from defenses.catalog import (
@@ -163,6 +171,30 @@ class TestNoisyPrecode(TestPrecode):
         {"links": [{"name": "precode", "config": {"bottleneck": 8}}, {"name": "gaussian"}]}
     )
     mirror_is_exact = False
+
+
+class TestBido(DefenseConformance):
+    card = BIDO
+
+
+class TestUnbiasedBido(DefenseConformance):
+    card = BIDO
+    config = BidoConfig(estimator="unbiased", kernel="linear")
+
+
+class TestMidDependence(DefenseConformance):
+    card = MID_DEPENDENCE
+
+
+class TestMidDependenceOfHsic(DefenseConformance):
+    card = MID_DEPENDENCE
+    config = MidDependenceConfig(measure="hsic", logit_kernel="gaussian")
+
+
+class TestMidVib(DefenseConformance):
+    card = MID_VIB
+    config = MidVibConfig(bottleneck=16)
+    random = True
 
 
 @functools.cache

@@ -25,10 +25,14 @@ from harness.testing.adapting import check_adaptation
 SMALLER = {
     "chain": {"links": [{"name": "clipping"}, {"name": "gaussian"}]},
     "precode": {"bottleneck": 8},
+    "mid_vib": {"bottleneck": 8},
     "shadowdef": {"latent_steps": 3, "shadow_steps": 1},
 }
 VARIANTS = [
     ("soteria", {"variant": "ggl"}),
+    ("bido", {"measure": "coco"}),
+    ("bido", {"measure": "coco", "estimator": "spectral", "kernel": "linear"}),
+    ("bido", {"estimator": "cka", "bandwidth": 0}),
     ("pruning", {"variant": "as_released"}),
     ("pruning", {"mirror": "threshold"}),
     ("clipping", {"scope": "per_tensor"}),
@@ -43,6 +47,7 @@ WAYS = {
         ["none", "gaussian", "laplace", "clipping", "pruning", "quantization", "fixed_step", "sign"], "mirror"
     ),
     **dict.fromkeys(["input_noise", "label_smoothing", "mixup", "soteria", "precode"], "simulation"),
+    **dict.fromkeys(["bido", "mid_vib", "mid_dependence"], "simulation"),
     "shadowdef": "unperturb",
     "chain": "mirror",
 }
