@@ -152,8 +152,8 @@ def _cell(refs: Mapping[Any, Schema], defs: Schema, cards: Mapping[str, list[Any
         "model": _plugin("model", cards["model"]),
         "defense": _defense(cards["defense"]),
         "attack": _plugin("attack", cards["attack"]),
-        "attacker": {"enum": ["static", "adaptive"]},
-        "targets": {"type": "integer", "minimum": 1},
+        "attacker": _or_sweep({"enum": ["static", "adaptive"]}),
+        "targets": _or_sweep({"type": "integer", "minimum": 1}),
     }
     public = found["public"]
     observation = {"file": {"type": "string", "description": "as written by `bench record`"}}
