@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator
-
 from defenses import DEFENSES
 from defenses.cards_batch import (
     BATCH_CARDS,
@@ -16,6 +14,7 @@ from defenses.cards_batch import (
     LabelSmoothingConfig,
     MixupConfig,
 )
+from defenses.cards_chain import ChainConfig, Link
 from defenses.cards_dependence import DEPENDENCE_CARDS
 from defenses.cards_representation import REPRESENTATION_CARDS
 from defenses.cards_shadowdef import SHADOWDEF_CARDS
@@ -90,75 +89,6 @@ HOOKS_BEFORE_THE_UPDATE = frozenset(
     {"wrapper", "wrap_model", "sampler", "perturb_batch", "loss", "gradients"}
 )
 """Hooks whose effect an adaptive attacker has by simulating the client, without a mirror."""
-
-
-class Link(Config):
-    """One defense of a chain, resolved.
-
-    Attributes:
-        name: A registered defense that is not a chain.
-        version: Its card's version, filled in: a link's new version makes a new chain.
-        config: Its configuration.
-    """
-
-    name: str
-    version: int = Field(0, validate_default=True)
-    config: Config = Field(default_factory=dict, validate_default=True)
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_registered(cls, name: str) -> str:
-        if name not in DEFENSES:
-            raise ValueError(DEFENSES.unknown(name))
-        if name == "chain":
-            raise ValueError("expected a defense, got another 'chain'; list its links here")
-        return name
-
-    @field_validator("version")
-    @classmethod
-    def _version_is_installed(cls, version: int, info: ValidationInfo) -> int:
-        if "name" not in info.data:
-            return version
-        installed = DEFENSES.get(info.data["name"]).version
-        if version not in (0, installed):
-            raise ValueError(f"expected version {installed} of {info.data['name']!r}, got {version}")
-        return installed
-
-    @field_validator("config", mode="before")
-    @classmethod
-    def _config_is_the_cards(cls, config: object, info: ValidationInfo) -> object:
-        if "name" not in info.data:
-            return NoConfig()
-        return DEFENSES.get(info.data["name"]).config.model_validate(config)
-
-    @field_serializer("config")
-    def _resolve(self, config: Config) -> dict[str, Any]:
-        return config.resolved()
-
-    @property
-    def card(self) -> DefenseCard[Any]:
-        """The card behind the name."""
-        return DEFENSES.get(self.name)
-
-
-class ChainConfig(Config):
-    """Several defenses, each on what the one before it left."""
-
-    links: tuple[Link, ...] = Field(description="defenses in the order in which they act")
-
-    @field_validator("links")
-    @classmethod
-    def _links_compose(cls, links: tuple[Link, ...]) -> tuple[Link, ...]:
-        if not links:
-            raise ValueError("expected at least one link, got none")
-        for hooks in ({"sampler"}, {"loss", "gradients"}):
-            owners = [link.name for link in links if link.card.hooks & hooks]
-            if len(owners) > 1:
-                raise ValueError(
-                    f"expected at most one link with its own {' or '.join(sorted(hooks))}, "
-                    f"got {', '.join(owners)}: these do not compose"
-                )
-        return links
 
 
 def hooks_of(plugin: Plugin) -> frozenset[str]:
@@ -255,7 +185,7 @@ def _chain_compatible(config: ChainConfig, setting: Setting) -> str | None:
 
 
 def _chain_stages(config: ChainConfig, spec: TrialSpec) -> list[StageRequest]:
-    return [request for link in config.links for request in link.card.stages(link.config, spec)]
+    return [request for link in config.links for request in link.stages(spec)]
 
 
 NONE = DefenseCard(

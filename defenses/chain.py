@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from defenses.base import (
     ServerDefense,
     Step,
 )
-from defenses.catalog import ChainConfig
+from defenses.cards_chain import ChainConfig, Link
 from fl.types import Observation, Refusal, Tensors, Update, Wrapper
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ class Chain(Defense[ChainConfig]):
         """The configured links."""
         return tuple(DEFENSES.implementation(link.name)(link.config) for link in self.config.links)
 
+    @property
+    def _pairs(self) -> list[tuple[Link, Defense[Any]]]:
+        return list(zip(self.config.links, self.links, strict=True))
+
     def wrapper(self) -> Wrapper | None:
         """Name the links' changes to the architecture as one."""
         if all(link.wrapper() is None for link in self.links):
@@ -59,11 +63,21 @@ class Chain(Defense[ChainConfig]):
 
     def for_client(self, context: ClientContext) -> ClientDefense:
         """Return what the links do at one client."""
-        return _ChainClient(tuple(link.for_client(context) for link in self.links))
+        return _ChainClient(
+            tuple(
+                defense.for_client(replace(context, artifacts=link.own(context.artifacts)))
+                for link, defense in self._pairs
+            )
+        )
 
     def simulated(self, context: ClientContext, observation: Observation) -> ClientDefense:
         """Return what the links do at the client that an adaptive attacker simulates."""
-        return _ChainClient(tuple(link.simulated(context, observation) for link in self.links))
+        return _ChainClient(
+            tuple(
+                defense.simulated(replace(context, artifacts=link.own(context.artifacts)), observation)
+                for link, defense in self._pairs
+            )
+        )
 
     def for_server(self) -> ServerDefense:
         """Return what the links do at the server."""
@@ -90,9 +104,10 @@ class Chain(Defense[ChainConfig]):
 
     def unperturb(self, images: Tensor, labels: Tensor, context: AdversaryContext) -> Tensor:
         """Take every link that can be taken out of the batch out of it, the last first."""
-        for link, defense in zip(reversed(self.config.links), reversed(self.links), strict=True):
+        for link, defense in reversed(self._pairs):
             if link.card.unperturbs:
-                images = defense.unperturb(images, labels, context)
+                told = replace(context, artifacts=link.own(context.artifacts))
+                images = defense.unperturb(images, labels, told)
         return images
 
 

@@ -98,6 +98,23 @@ def test_a_chain_is_undone_from_its_end_and_calls_agree(prepared):
     assert torch.equal(task.unperturb(images, labels), task.unperturb(images, labels))
 
 
+def test_each_link_of_a_chain_finds_its_own_artifacts(prepared):
+    """Two links that ask for different stages under one name act, and are undone, each with its own."""
+    chain = "{chain: [offset, {name: offset, strength: 0.1, inverted: true}, {name: clipping, bound: 1e9}]}"
+    trial, shop = prepared(STUDY % ("adaptive", chain))
+    seen = shop.materials.seen(trial.spec)[0]
+    pattern, nudge, *_ = defense_stages(trial.spec)
+    pattern = shop.store.get(pattern.key).tensors["pattern"]
+    nudge = shop.private.get(nudge.key).tensors["nudge"]
+    part = shop.materials.dataset(trial.spec).part("private")
+    truth = part.images(part.positions(seen.secret.image_ids))
+    unperturb = make_task(trial, seen, shop.materials).unperturb
+
+    assert len({request.name for request in defense_stages(trial.spec)}) == 4
+    torch.testing.assert_close(seen.protected, truth + (0.3 - 0.1) * (pattern + nudge))
+    torch.testing.assert_close(unperturb(truth, seen.secret.labels), truth - (0.3 - 0.1) * pattern)
+
+
 @pytest.mark.parametrize(("attacker", "expected"), [("static", set()), ("adaptive", {"pattern"})])
 def test_private_stages_stay_with_the_clients(prepared, attacker, expected):
     trial, shop = prepared(STUDY % (attacker, "offset"))

@@ -14,10 +14,11 @@ from fl.types import Artifact
 
 class OffsetConfig(Config):
     strength: float = 0.3
+    inverted: bool = False
 
 
 def stages(config, spec):
-    needs = {"public": (spec.public or spec.data).canonical}
+    needs = {"public": (spec.public or spec.data).canonical, "sign": -1 if config.inverted else 1}
     pattern = StageRequest("pattern", "pattern", "offset:make_pattern", 1, needs)
     seed = {"seed": spec.seed}
     nudge = StageRequest("nudge", "nudge", "offset:make_nudge", 1, seed, (pattern.key,), private=True)
@@ -26,7 +27,7 @@ def stages(config, spec):
 
 def make_pattern(config, inputs, context):
     images = context.public.images
-    return Artifact({"pattern": images.mean(0).sub(0.5).sign()}, {"of": "everyone"})
+    return Artifact({"pattern": config["sign"] * images.mean(0).sub(0.5).sign()}, {"of": "everyone"})
 
 
 def make_nudge(config, inputs, context):
