@@ -47,8 +47,8 @@ class ChestXRayConfig(ReleaseConfig):
         return Task("multiclass", len(self.findings))
 
     def sources(self, root: Path) -> list[Path]:
-        """Return the folders of images."""
-        return [root / finding / "images" for finding in self.findings]
+        """Return the folders of images and of masks."""
+        return [root / finding / kind for kind in ("images", "masks") for finding in self.findings]
 
     def entries(self, root: Path) -> Iterator[Entry]:
         """Return the images of the chosen findings; the spreadsheets beside them are not read.
@@ -56,7 +56,8 @@ class ChestXRayConfig(ReleaseConfig):
         Raises:
             DataUnavailableError: If a folder is missing or empty.
         """
-        for label, folder in enumerate(self.sources(root)):
+        for label, finding in enumerate(self.findings):
+            folder = root / finding / "images"
             for name in image_names(folder, get=self.get):
                 path = folder / name
                 yield Entry(path.relative_to(root).as_posix(), str(path), label, None, "")

@@ -86,7 +86,10 @@ class ReleaseConfig(DataConfig):
 
     @abstractmethod
     def sources(self, root: Path) -> list[Path]:
-        """Return the tables and folders that tell which images there are; a missing one may be among them."""
+        """Return the tables and folders that tell which images, and regions of them, there are.
+
+        A missing one may be among them.
+        """
 
     @abstractmethod
     def entries(self, root: Path) -> Iterator[Entry]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -53,7 +54,7 @@ class Summary(NamedTuple):
     """What planning needs to know of a release.
 
     Attributes:
-        content: Digest of all its images.
+        content: Digest of all its images, and of the names and sizes of their regions' files.
         images: Number of images of each part, narrowed and limited.
         groups: Number of groups in the private part, where known.
         constants: What images are normalised with.
@@ -228,6 +229,8 @@ def _summarise(config: ReleaseConfig) -> Summary:
     hashed = hashlib.sha256()
     for image in images:
         hashed.update(canonical_json(image).encode() + b"\n")
+    for region in _regions(images, config):
+        hashed.update(canonical_json(region).encode() + b"\n")
     parts = {part: part_images(images, part, config) for part in PARTS}
     for part, kept in parts.items():
         if not kept and (part == "private" or config.labels(part) is not None):
@@ -243,6 +246,14 @@ def _summarise(config: ReleaseConfig) -> Summary:
             1 if config.channels == "gray" else 3, lambda: _public_constants(images, config)
         ),
     )
+
+
+def _regions(images: Sequence[ReleaseImage], config: ReleaseConfig) -> Iterator[tuple[str, int]]:
+    """Yield name and size of each file of a region that is there."""
+    root = config.find_root()
+    for name in (config.region_name(image.name) for image in images if config.regions):
+        with suppress(OSError):
+            yield name, (root / name).stat().st_size
 
 
 def _public_constants(images: Sequence[ReleaseImage], config: ReleaseConfig) -> Constants:

@@ -1,5 +1,7 @@
 """`chestxray`, `eyepacs_airogs` and `imagenet` on small files in the layouts of the releases."""
 
+import hashlib
+import json
 import re
 import shutil
 
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 
 from fl.cards import PARTS
 from fl.data import DATASETS
+from fl.data.release_index import list_images
 from fl.errors import DataUnavailableError
 from fl.specs import Task
 
@@ -115,6 +118,25 @@ def test_a_rewritten_radiograph_is_another_data_set(radiographs, monkeypatch, tm
     save(radiographs / "COVID" / "images" / "COVID-3.png", 9999)
     monkeypatch.setenv("LEAKBENCH_CACHE", str(tmp_path_factory.mktemp("another")))
     assert config("chestxray", radiographs).canonical != before
+
+
+def test_other_masks_are_another_data_set(radiographs):
+    """Without masks, the identity is that of the images alone."""
+    before = config("chestxray", radiographs).canonical
+    images = hashlib.sha256()
+    for image in list_images(config("chestxray", radiographs)):
+        images.update(json.dumps(image, separators=(",", ":")).encode() + b"\n")
+    masks = radiographs / "COVID" / "masks"
+    mask = masks / "COVID-3.png"
+    mask.rename(masks / "aside.png")
+    save(mask, 7)
+    other = config("chestxray", radiographs).canonical
+    for finding in FINDINGS:
+        shutil.rmtree(radiographs / finding / "masks")
+    bare = config("chestxray", radiographs).canonical
+
+    assert len({before, other, bare}) == 3
+    assert json.loads(bare)["content"] == images.hexdigest()
 
 
 def test_a_missing_mask_is_named(radiographs):
