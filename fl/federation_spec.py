@@ -175,6 +175,8 @@ class FederationSpec(Config):
                 raise ValueError(
                     "momentum and weight_decay need algorithm: fedavg (fedsgd has no local steps)"
                 )
+        if self.local_steps is not None and self.local_epochs != 1:
+            raise ValueError("local_steps takes the place of local_epochs: leave local_epochs out")
         for name in ("mu", "beta1", "beta2", "tau"):
             readers = [algorithm for algorithm, own in OWN_OPTIONS.items() if name in own]
             if getattr(self, name) is not None and self.algorithm not in readers:

@@ -30,6 +30,29 @@ def smallest_client(partition: Partition, images: int, clients: int, groups: int
             return images // clients
 
 
+def client_sizes(
+    partition: Partition, images: int, clients: int, groups: int | None = None
+) -> tuple[int, ...] | None:
+    """Return how many images each client holds, or None where that depends on the draw.
+
+    Args:
+        partition: How images are dealt.
+        images: Private images, enough of them (`shortage`).
+        clients: Number of clients.
+        groups: Number of patients or sources among the images, where known.
+    """
+    each, left = divmod(images, clients)
+    match partition:
+        case Sizes():
+            return partition.sizes
+        case Shards() if images % (partition.shards * clients):
+            return None
+        case ByPatient() if not spreads(partition, clients, groups or 0):
+            return None
+        case _:
+            return (each + 1,) * left + (each,) * (clients - left)
+
+
 def spreads(partition: ByPatient, clients: int, groups: int) -> bool:
     """Return whether images of one patient are spread over clients, there being too few patients."""
     return partition.allow_overlap and groups < clients

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
 from defenses.catalog import ChainConfig, hooks_of, unadaptable
+from fl.batch_bounds import smallest_batch
 from fl.candidate_bounds import most_candidates, unobservable
 from fl.cards import DataInfo, ModelTraits, Setting
 from fl.data.partition_bounds import shortage, without_classes
 from fl.errors import BenchError
-from fl.specs import FederationSpec, ObservationKind, Plugin, Recorded
+from fl.specs import ObservationKind, Plugin, Recorded
 from harness.config.matrix import Matrix
 from harness.config.problems import Problems
 from harness.config.sections import Cell, Variant
@@ -41,6 +43,7 @@ class Applicability:
         self._infos: dict[tuple[str, int], DataInfo | None] = {}
         self._worlds: dict[tuple[int, ...], World | None] = {}
         self._ready: dict[int, bool] = {}
+        self._wrapping = ["wrap_model" in self._hooks(v.value.plugin) for v in self._pools.defense.variants]
         self._settings: dict[tuple[int, ...], tuple[int, Setting | None, str | None]] = {}
         self._attacks: dict[tuple[int, int], str | None] = {}
         self._defenses: dict[tuple[int, int], str | None] = {}
@@ -105,13 +108,14 @@ class Applicability:
         return self._ready[index]
 
     def _setting(self, cell: Cell) -> tuple[int, Setting | None, str | None]:
-        key = _setting_of(cell)
+        wrapped = self._wrapping[cell.defense]
+        key = (*_setting_of(cell), wrapped)
         if key not in self._settings:
             world, setting = self.world(cell), None
             if world is not None:
                 setting = Setting(
                     data=world.data,
-                    model=world.model,
+                    model=_wrapped(world.model) if wrapped else world.model,
                     federation=self._pools.federation[cell.federation],
                     threat_model=self._pools.threat_model[cell.threat_model],
                     observes=world.observes,
@@ -150,10 +154,13 @@ class Applicability:
     def _hidden(self, plugin: Plugin, setting: Setting) -> str | None:
         """Return why the adversary cannot see, or cannot adapt to, an update under this defense."""
         card = self._plugins.defenses.get(plugin.name)
-        hooks = hooks_of(plugin) if isinstance(plugin.config, ChainConfig) else card.hooks
-        if "visible" in hooks and setting.observes == "update":
+        if "visible" in self._hooks(plugin) and setting.observes == "update":
             return "it hides single updates (observe.kind: aggregate)"
         return unadaptable(card, plugin.config) if setting.attacker == "adaptive" else None
+
+    def _hooks(self, plugin: Plugin) -> frozenset[str]:
+        chained = isinstance(plugin.config, ChainConfig)
+        return hooks_of(plugin) if chained else self._plugins.defenses.get(plugin.name).hooks
 
     def _public(self, cell: Cell) -> str | None:
         key = (cell.public, cell.data, cell.recorded)
@@ -207,6 +214,11 @@ class Applicability:
             )
 
 
+def _wrapped(model: ModelTraits) -> ModelTraits:
+    """Return what a model is inside a wrapper, which may hand negative numbers to the head."""
+    return replace(model, non_negative_features=False)
+
+
 def _recorded_world(recorded: Recorded) -> World:
     from pathlib import Path
 
@@ -219,7 +231,7 @@ def _recorded_world(recorded: Recorded) -> World:
 def _unfit(setting: Setting, last_round: int) -> str | None:
     """Return why data, model, federation and threat model do not go together, or None."""
     federation = setting.federation
-    if reason := _model_unfit(setting.model, setting.data, federation):
+    if reason := _model_unfit(setting):
         return reason
     if federation is None:
         if setting.threat_model.behaviour == "malicious":
@@ -232,8 +244,9 @@ def _unfit(setting: Setting, last_round: int) -> str | None:
     return unobservable(setting.threat_model, setting.observes)
 
 
-def _model_unfit(model: ModelTraits, data: DataInfo, federation: FederationSpec | None) -> str | None:
+def _model_unfit(setting: Setting) -> str | None:
     """Return why the model cannot take the images, or not in such batches, or None."""
+    model, data, federation = setting.model, setting.data, setting.federation
     if data.size < model.min_size:
         return f"the model needs images of at least {model.min_size} pixels a side, these have {data.size}"
     if model.channels is not None and data.channels not in model.channels:
@@ -241,10 +254,14 @@ def _model_unfit(model: ModelTraits, data: DataInfo, federation: FederationSpec 
         return f"the model takes images of {takes} channels, these have {data.channels}"
     if federation is None or federation.batch_norm == "eval":
         return None
-    smallest = min(federation.batch_sizes or (federation.batch_size,))
-    if smallest < model.min_train_batch:
-        return (
-            f"with federation.batch_norm: train the model needs batches of at least {model.min_train_batch} "
-            f"images, the smallest has {smallest}"
-        )
+    least = model.min_train_batch
+    needs = f"with federation.batch_norm: train the model needs batches of at least {least} images"
+    nominal = min(federation.batch_sizes or (federation.batch_size,))
+    if nominal < least:
+        return f"{needs}, the smallest has {nominal}"
+    observed = 0 if setting.observes == "global_model" else 1  # without training, clients only as targets
+    trained = federation.participants if federation.rounds else observed
+    last = smallest_batch(federation, data, trained=trained)
+    if last is not None and last < least:
+        return f"{needs}, the last of a client's epoch has {last}"
     return None

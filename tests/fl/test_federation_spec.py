@@ -85,6 +85,7 @@ def test_batch_sizes_are_each_client_s_own():
         ({"clients": 2, "batch_sizes": (1, 2, 3)}, "batch_sizes for each of 2 clients, got 3"),
         ({"clients": 2, "partition": Sizes(sizes=(1,))}, "partition.sizes for each of 2 clients, got 1"),
         ({"clients": 2, "batch_sizes": (1, 2), "batch_size": 4}, "leave batch_size out"),
+        ({"algorithm": "fedavg", "local_steps": 2, "local_epochs": 3}, "leave local_epochs out"),
         ({"algorithm": "fedavg", "momentum": 1.0}, "less than 1"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,21 @@ def reasons(matrix: Matrix) -> list[str | None]:
 def test_cells_without_meaning_say_why(short: Load, text: str, reason: str) -> None:
     (trial,) = make_plan(short(f"matrix: {{{text}}}\n"), {}).trials
     assert (trial.status, trial.reason) == ("not_applicable", reason)
+
+
+def test_labels_are_not_read_from_the_weights_of_a_head_behind_a_bottleneck(short: Load) -> None:
+    """What a wrapper hands to the head may be negative, whatever the model's own features are."""
+    lenet = MODELS.get("lenet")
+    card = replace(lenet, name="unbiased", traits=lambda *told: replace(lenet.traits(*told), head_bias=False))
+    MODELS.register(card)
+    try:
+        defenses = "[none, clipping, precode, {chain: [mid_vib, clipping]}]"
+        found = reasons(short(f"matrix: {{attack: [idlg], model: [unbiased], defense: {defenses}}}\n"))
+    finally:
+        MODELS.unregister("unbiased")
+
+    assert found[:2] == [None, None]
+    assert all(reason and "labels are read from the head's bias" in reason for reason in found[2:])
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,44 @@ def test_maps_of_one_pixel_need_two_images_for_batch_statistics(
     (trial,) = make_plan(matrix, {}).trials
 
     assert trial.reason == (reason if smallest else None)
+
+
+SIZES = "partition: {name: sizes, sizes: [%s]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "observe", "told"),
+    [
+        (f"algorithm: fedavg, {SIZES % '8, 9, 8, 8'}", "{}", True),
+        (f"algorithm: fedavg, {SIZES % '8, 1, 8, 8'}", "{}", True),
+        (f"algorithm: fedavg, local_steps: 2, {SIZES % '8, 9, 8, 8'}", "{}", False),  # ends before the last
+        (f"algorithm: fedavg, local_steps: 3, {SIZES % '8, 9, 8, 8'}", "{}", True),
+        (
+            f"algorithm: fedavg, participation: 0.75, {SIZES % '8, 9, 8, 8'}",
+            "{}",
+            False,
+        ),  # it may be left out
+        (f"algorithm: fedavg, participation: 0.75, {SIZES % '8, 9, 5, 8'}", "{}", True),
+        (f"algorithm: fedavg, rounds: 0, {SIZES % '8, 9, 8, 8'}", "{}", False),  # it may be no target
+        (f"algorithm: fedavg, rounds: 0, {SIZES % '9, 9, 5, 1'}", "{}", True),
+        (f"algorithm: fedavg, rounds: 0, {SIZES % '9, 9, 5, 1'}", "{kind: global_model}", False),
+        (f"{SIZES % '9, 9, 9, 9'}", "{}", False),  # fedsgd sends the first batch's
+        (f"{SIZES % '8, 8, 8, 1'}", "{}", True),
+    ],
+)
+def test_a_last_batch_of_one_image_is_told_where_it_is_sure_to_come(
+    short: Load, text: str, observe: str, told: bool
+) -> None:
+    matrix = short(
+        "matrix:\n  attack: [random_guess]\n  data: [{name: digits, size: 16}]\n  model: [mcnn]\n"
+        f"  observe: [{observe}]\n  targets: [1]\n"
+        f"  federation: [{{batch_norm: train, batch_size: 4, {text}}}]\n"
+    )
+    reason = (
+        "with federation.batch_norm: train the model needs batches of at least 2 images, "
+        "the last of a client's epoch has 1"
+    )
+
+    (trial,) = make_plan(matrix, {}).trials
+
+    assert trial.reason == (reason if told else None)
