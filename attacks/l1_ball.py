@@ -15,7 +15,7 @@ def projected(rows: Tensor, radius: float) -> Tensor:
     below, which stops at it after as many steps as entries drop out in turn (Michelot 1986).
 
     Args:
-        rows: `B x D`.
+        rows: `B x D`; one with an entry that is not finite has no such point and stays not finite.
         radius: At least 0.
     """
     lengths = rows.abs().double()
@@ -24,6 +24,6 @@ def projected(rows: Tensor, radius: float) -> Tensor:
         left = lengths > shrunk_by
         surplus = (lengths * left).sum(1, keepdim=True) - radius
         found = torch.maximum(surplus / left.sum(1, keepdim=True).clamp(min=1), shrunk_by)
-        if torch.equal(found, shrunk_by):
+        if not bool((found > shrunk_by).any()):
             return rows.sign() * (lengths - shrunk_by).clamp(min=0).to(rows)
         shrunk_by = found

@@ -40,6 +40,15 @@ def test_a_ball_without_radius_is_its_centre():
     assert torch.equal(projected(torch.zeros(3, 7), 0.0), torch.zeros(3, 7))
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_holds_nobody_up(wrong):
+    """Newton's method would never come to rest on it."""
+    rows = torch.tensor([[wrong, 1.0, 2.0], [5.0, 1.0, 0.0]])
+    found = projected(rows, 1.0)
+    assert not found[0].isfinite().all()
+    assert torch.equal(found[1:], projected(rows[1:], 1.0))
+
+
 def test_long_rows_stay_within_the_radius():
     """As many entries as maps of 128 x 128 x 32: the sums are taken in double precision."""
     rows = torch.randn(2, 2**19, generator=Streams(0).torch("rows"))
