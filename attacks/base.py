@@ -129,6 +129,7 @@ class Reconstruction:
         lane_iterations: Optimizer iterations spent, for dividing a bundle's cost.
         formulation: How gradients were computed (`attacks.engine.table`).
         lane_width: Tasks side by side, idle lanes included.
+        tabled: Whether the solver's table chose both.
     """
 
     task_id: str
@@ -139,6 +140,7 @@ class Reconstruction:
     lane_iterations: int
     formulation: str = "reference"
     lane_width: int = 1
+    tabled: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from fl.types import Observation, Tensors
 def gradient_unit(context: ClientContext) -> float:
     """Return how long a gradient of length 1 is in the update this client sends.
 
-    It is 1 for a gradient, and lr x local steps for a weight delta: the length of the path that plain SGD
-    would take along a constant gradient.
+    It is lr x local steps for a weight delta: the length of the path that plain SGD would take along a
+    constant gradient. A gradient's is that of one step of learning rate 1.
     """
-    return 1.0 if context.kind == "gradient" else context.lr * context.local_steps
+    return context.lr * context.local_steps
 
 
 def observed_gradient_unit(observation: Observation) -> float:

@@ -51,7 +51,8 @@ class ClientContext:
         participation: Share of clients drawn each round.
         batch_size: Nominal batch size (the divisor of a Poisson batch's mean).
         local_steps: Local steps a round.
-        lr: Local learning rate (1.0 for FedSGD, where an update is the gradient itself).
+        lr: Local learning rate (1.0 for FedSGD, where an update is the gradient itself; where an attacker
+            simulates a gradient inferred from a weight delta, what its units are in those of the gradient).
         kind: Kind of update it sends.
         artifacts: What the defense's stages made, by the request's name.
         streams: The client's own streams.

@@ -160,7 +160,7 @@ def answered(search: Search, choice: Choice) -> Answer:
         if is_out_of_memory(error):
             raise
         return given_up(search, error)
-    return replace(answer, formulation=choice.formulation, lane_width=choice.lanes)
+    return replace(answer, formulation=choice.formulation, lane_width=choice.lanes, tabled=True)
 
 
 def given_up(search: Search, error: Exception) -> TaskFailure:

@@ -165,8 +165,8 @@ def _solved(group: Group, hunts: Sequence[Hunt], env: AttackEnv) -> Iterator[Ans
                 yield replace(error, task_id=each.problem.task.task_id)
                 continue
             answer = _guarded(each.problem.task.task_id, each.answer)
-            if isinstance(answer, Reconstruction):
-                answer = replace(answer, formulation=choice.formulation, lane_width=choice.lanes)
+            if isinstance(answer, Reconstruction) and choice != REFERENCE:
+                answer = replace(answer, formulation=choice.formulation, lane_width=choice.lanes, tabled=True)
             yield answer
 
 

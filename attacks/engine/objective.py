@@ -47,6 +47,7 @@ class ObjectiveSpec:
         normed: Whether the images' norm is part of it.
         watched: The batch norms whose inputs' statistics are compared.
         grouped: Whether restarts of a task step together.
+        weighted: Whether the distance counts other than 1.
     """
 
     task: Task
@@ -63,6 +64,7 @@ class ObjectiveSpec:
     normed: bool = False
     watched: tuple[str, ...] = ()
     grouped: bool = False
+    weighted: bool = False
 
     @property
     def pixels(self) -> int:

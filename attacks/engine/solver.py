@@ -258,6 +258,7 @@ def bucket_of(search: Search, recipe: Recipe) -> Bucket | None:
         normed=recipe.image_norm > 0,
         watched=search.watched,
         grouped=search.grouped,
+        weighted=recipe.matching != 1,
     )
     graph = json.dumps([asdict(sent.architecture), sent.batch_norm], sort_keys=True)
     return Bucket(

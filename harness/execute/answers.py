@@ -41,6 +41,7 @@ def store_answers(store: ArtifactStore, trial_id: str, answers: Mapping[str, Rec
             "lane_iterations": answer.lane_iterations,
             "formulation": answer.formulation,
             "lane_width": answer.lane_width,
+            "tabled": answer.tabled,
         }
     store.put(answers_key(trial_id), Artifact(tensors, data))
 

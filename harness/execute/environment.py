@@ -16,6 +16,7 @@ import fl.models
 from attacks.base import AttackTask, Snapshot
 from defenses.base import AdversaryContext
 from defenses.catalog import after_the_batch, is_mirrored, unperturbs
+from defenses.norms import observed_gradient_unit
 from fl.batch_norm import batch_statistics
 from fl.client import simulate
 from fl.hooks import ClientContext, ClientDefense
@@ -130,6 +131,11 @@ class Simulator:
     def _client(self, n_images: int, kind: Any) -> ClientDefense | None:
         if self.defense is None:
             return None
+        lr, steps = self.local.lr, self.local.steps
+        if (
+            kind == "gradient"
+        ):  # one step, as long as the observed one: momentum shortens an inferred gradient
+            lr, steps = observed_gradient_unit(self.observation), 1
         context = ClientContext(
             client=-1,
             n_images=n_images,
@@ -137,8 +143,8 @@ class Simulator:
             rounds=self.rounds,
             participation=1.0,
             batch_size=self.local.batch_size,
-            local_steps=self.local.steps,
-            lr=self.local.lr,
+            local_steps=steps,
+            lr=lr,
             kind=kind,
             artifacts=self.artifacts,
             streams=self.streams,

@@ -230,7 +230,7 @@ def _engine(answers: Iterable[Reconstruction]) -> Row:
         return {}
     return {
         "engine": answer.formulation,
-        "engine_table": None if answer.formulation == "reference" else table_digest(),
+        "engine_table": table_digest() if answer.tabled else None,
         "lane_width": answer.lane_width,
     }
 

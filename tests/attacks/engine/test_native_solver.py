@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attacks import matching
 from attacks.base import Reconstruction, TaskFailure
 from attacks.catalog import DlgConfig, IdlgConfig, InvertingGradientsConfig
 from attacks.dlg import Dlg
@@ -14,6 +15,8 @@ from attacks.engine.native.build import SWITCH, compiler
 from attacks.engine.table import NATIVE, REFERENCE, Choice, EngineTable, choose, using
 from attacks.idlg import Idlg
 from attacks.inverting_gradients import InvertingGradients
+from attacks.matching import Recipe
+from attacks.optimizers import Lbfgs
 from defenses.catalog import ClippingConfig
 from defenses.clipping import Clipping
 from harness.testing import SmallEnv, SmallProblem
@@ -73,6 +76,17 @@ def alone_fixture():
 def test_any_mix_of_tasks_gives_the_answers_of_each_alone(alone, mix):
     for task_id, answer in solve(Dlg(), [TASKS[index] for index in mix]).items():
         check_same(answer, alone[task_id])
+
+
+def test_a_weight_of_the_distance_is_not_lost():
+    """The kernel knows none, so that the next best takes over."""
+    recipe = Recipe("l2", 0.0, "joint", "randn", 1, lambda problem: Lbfgs(2, 0.0, 10), matching=0.25)
+    task = SmallProblem(know_labels=True).attack_task(DlgConfig())
+    with using(TABLE):
+        (answer,) = matching.solve([task], SmallEnv(), lambda config: recipe)
+
+    assert answer.formulation == "layers"
+    assert answer.objective["total"] == pytest.approx(answer.objective["matching"] / 4)
 
 
 def test_what_the_kernel_cannot_do_goes_to_the_next_best(alone):

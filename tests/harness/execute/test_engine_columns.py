@@ -1,11 +1,15 @@
 """Rows and logs say which engine solved them, and a user's table decides it."""
 
 import logging
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from attacks import ATTACKS
+from attacks.catalog import MEAN_IMAGE
 from attacks.engine.table import VARIABLE, Choice, EngineTable, shipped
+from attacks.floors import MeanImage
 from fl.errors import UsageError
 from harness.cli.main import run as bench
 
@@ -44,6 +48,21 @@ def test_the_users_table_is_used_and_named(run, trials):
     run(MATRIX)
 
     assert engines(trials())["inverting_gradients"] == ("layers", 1, MINE.digest)
+
+
+class Own(MeanImage):
+    """An attack with formulations of its own, one of which is called as one of the solver's."""
+
+    def solve(self, tasks, env):
+        for answer in super().solve(tasks, env):
+            yield replace(answer, formulation="vmap", lane_width=8)
+
+
+def test_a_table_that_was_not_asked_is_not_named(run, trials, register):
+    register(ATTACKS, replace(MEAN_IMAGE, name="own", implementation=f"{__name__}:Own"))
+    run("matrix: {attack: [own]}")
+
+    assert engines(trials())["own"] == ("vmap", 8, None)
 
 
 def test_a_table_that_cannot_be_read_stops_before_any_work(run, folder, monkeypatch):

@@ -95,6 +95,27 @@ def test_the_simulated_client_is_the_client(only_task, settings):
         torch.testing.assert_close(update.tensors[name], tensor, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("momentum", ["0", "0.9"])
+def test_a_simulated_threshold_is_in_units_of_the_observed_difference(only_task, momentum):
+    """Clipped deltas are lr x steps x bound long and divided by their reach, which momentum lengthens."""
+    chain = "{chain: [label_smoothing, {name: clipping, bound: 1e-3}]}"
+    text = FEDAVG.replace("lr: 0.05", f"lr: 0.05, momentum: {momentum}") + (
+        f"matrix: {{attack: [mean_image], defense: [{chain}], attacker: [adaptive], "
+        "observe.form: [parameter_difference]}"
+    )
+    _, _, task, _ = only_task(text)
+    images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)
+    simulated = task.simulate(images, labels, task.observation.sent, task.streams.torch("simulation"))
+    norms = [
+        torch.cat([tensor.flatten() for tensor in update.tensors.values()]).norm().item()
+        for update in (simulated, task.observation.update)
+    ]
+
+    assert task.defense is None
+    assert norms[1] == pytest.approx(1e-3 if momentum == "0" else 1e-3 * 3 / (1 + 1.9 + 2.71), rel=1e-2)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-2)
+
+
 def test_only_an_adaptive_attacker_knows_the_defense(task_of):
     text = FEDSGD + "matrix: {attack: [mean_image], defense: [{name: clipping, bound: 0.01}], attacker: [%s]}"
     static, adaptive = task_of(text % "static"), task_of(text % "adaptive")
