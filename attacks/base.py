@@ -59,6 +59,8 @@ class AttackTask(Generic[ConfigT]):
         unperturb: From the batch that was trained on, as recovered (`n x C x H x W`, not clamped), and its
             labels to the private one, if the attacker is adaptive and the defense can be taken out of a
             batch. What `simulate` and `defense` then know is the rest of a chain.
+        group: Tasks of one group are one trial's: they come to `solve` in one call, in the order of the
+            trial's targets, and an attack may work on them together. "": a group of its own.
     """
 
     task_id: str
@@ -73,6 +75,7 @@ class AttackTask(Generic[ConfigT]):
     target_label: int | None = None
     max_evaluations: int | None = None
     unperturb: Callable[[Tensor, Tensor], Tensor] | None = None
+    group: str = ""
 
     @property
     def simulates(self) -> bool:
@@ -161,5 +164,5 @@ class Attack(ABC, Generic[ConfigT]):
     ) -> Iterator[Reconstruction | TaskFailure]:
         """Solve tasks in any order and grouping, yielding each as it finishes; every task is answered once.
 
-        A result must not depend on which tasks come along.
+        A result must not depend on which tasks come along, but for those of its own group.
         """

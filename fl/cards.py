@@ -76,6 +76,10 @@ class StageRequest:
         resources: What it asks for.
         files: Where files lie whose digests `config` holds, by a name of the plug-in's own; not part of the
             key.
+        round: Round of the trial's federation whose global model the stage is made with
+            (`fl.types.StageContext.model`); None for a stage that needs no model. `inputs` then hold the
+            federation's key. The artifact is kept where private data are, and is the adversary's.
+        judge: Whether it is made for the judge, from parts of the data set that no attack or defense sees.
     """
 
     name: str
@@ -87,10 +91,18 @@ class StageRequest:
     private: bool = False
     resources: Resources = field(default_factory=Resources)
     files: Mapping[str, str] = field(default_factory=dict)
+    round: int | None = None
+    judge: bool = False
+
+    @property
+    def kept_private(self) -> bool:
+        """Whether the artifact is stored where private data are."""
+        return self.private or self.round is not None
 
     @cached_property
     def key(self) -> str:
         """The content address: sha256 of everything the artifact is a function of."""
+        round_ = {} if self.round is None else {"round": self.round}
         return digest(
             canonical_json(
                 {
@@ -99,6 +111,7 @@ class StageRequest:
                     "inputs": list(self.inputs),
                     "kind": self.kind,
                     "version": self.version,
+                    **round_,
                 }
             )
         )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from fl.data.base import Part
     from fl.seeds import Streams
 
 Tensors = Mapping[str, "Tensor"]
@@ -298,6 +299,10 @@ def _keep_nothing(artifact: Artifact) -> None:
     """Leave a stage that is interrupted to begin anew."""
 
 
+def _no_parts(name: str) -> Part:
+    raise PermissionError(f"only the judge's stages read the {name} part")
+
+
 @dataclass(frozen=True)
 class StageContext:
     """What the implementation of a plug-in's stage may use besides its config and inputs.
@@ -311,6 +316,8 @@ class StageContext:
         files: The request's files (`fl.cards.StageRequest`).
         kept: Returns what `keep` stored last in an earlier, interrupted run of this stage, or None.
         keep: Stores what a long stage can go on from; gone once the stage is done.
+        model: The global model of the request's `round`; None where it names none.
+        part: For a request with `judge`: from a part's name to that part of the trial's data set.
     """
 
     streams: Streams
@@ -321,3 +328,5 @@ class StageContext:
     files: Mapping[str, str] = field(default_factory=dict)
     kept: Callable[[], Artifact | None] = _nothing_kept
     keep: Callable[[Artifact], None] = _keep_nothing
+    model: ModelState | None = None
+    part: Callable[[str], Part] = _no_parts

@@ -238,6 +238,7 @@ def make_task(trial: Trial, seen: Seen, materials: Materials) -> AttackTask[Any]
         artifacts=materials.artifacts(_public(attack_stages(spec))),
         target_label=seen.label,
         unperturb=unperturb,
+        group=trial.trial_id,
     )
 
 
