@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from defenses.base import Batch, ClientContext, ClientDefense, Defense, Step
 from defenses.cards_dependence import BidoConfig
-from defenses.dependence import estimator, kernel_matrix, outputs
 from defenses.soft_labels import soft_labels
+from fl.dependence import ESTIMATORS, kernel_matrix
 from fl.models.base import Classifier
 
 
@@ -45,7 +47,8 @@ class _Bilateral(ClientDefense):
 
     def _penalty(self, images: Tensor, labels: Tensor, hidden: list[Tensor]) -> Tensor:
         """Return the sum over layers of d(X, Z) - ratio d(Y, Z), a float64 scalar."""
-        config, dependence = self._config, estimator(self._config)
+        config = self._config
+        dependence = ESTIMATORS[config.measure, config.estimator]
         of_images = kernel_matrix(images, config.kernel, config.bandwidth)
         of_labels = kernel_matrix(labels, config.label_kernel, config.bandwidth)
         terms = []
@@ -54,3 +57,19 @@ class _Bilateral(ClientDefense):
             on_labels = config.label_ratio * dependence(kernels, of_labels)
             terms.append(dependence(kernels, of_images) - on_labels)
         return torch.stack(terms).sum()
+
+
+@contextmanager
+def outputs(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
+    """Gather what modules put out while the block lasts, in the order in which they do."""
+    seen: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        seen.append(output)
+
+    handles = [module.register_forward_hook(note) for module in modules]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from defenses.base import Batch, ClientContext, ClientDefense, Defense, Step
 from defenses.cards_dependence import MidDependenceConfig
-from defenses.dependence import estimator, kernel_matrix
+from fl.dependence import ESTIMATORS, kernel_matrix
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,5 +38,6 @@ class _Independent(ClientDefense):
         logits = step.trainer.forward(batch.images)
         of_images = kernel_matrix(batch.images, config.kernel, config.bandwidth)
         of_logits = kernel_matrix(logits, config.logit_kernel, config.bandwidth)
-        penalty = config.lambda_x * estimator(config)(of_logits, of_images)
+        dependence = ESTIMATORS[config.measure, config.estimator]
+        penalty = config.lambda_x * dependence(of_logits, of_images)
         return step.trainer.task_loss(logits, batch.labels) + penalty.to(logits.dtype)

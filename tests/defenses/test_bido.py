@@ -3,18 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from torch import nn
 from torch.nn import functional as F
 
 from attacks.catalog import DlgConfig
 from attacks.problem import Problem
 from defenses import DEFENSES
-from defenses.bido import Bido
+from defenses.bido import Bido, outputs
 from defenses.cards_dependence import BidoConfig, MidDependenceConfig
-from defenses.dependence import ESTIMATORS, estimator, kernel_matrix, outputs
 from defenses.mid_dependence import MidDependence
 from defenses.none import NoDefense
 from fl.cards import Setting
 from fl.data import DATASETS, load
+from fl.dependence import ESTIMATORS, kernel_matrix
 from fl.federation import Federation
 from fl.hooks import Batch
 from fl.models import MODELS, materialise
@@ -256,7 +258,7 @@ def dependence_on_images(state, config, digits, *, logits_only):
     kernel = config.logit_kernel if logits_only else config.kernel
     of_images = kernel_matrix(images, config.kernel, config.bandwidth)
     of_seen = (kernel_matrix(z, kernel, config.bandwidth) for z in seen)
-    return sum(float(estimator(config)(z, of_images)) for z in of_seen)
+    return sum(float(ESTIMATORS[config.measure, config.estimator](z, of_images)) for z in of_seen)
 
 
 @pytest.mark.parametrize("training", sorted(TRAINING))
@@ -295,3 +297,27 @@ def test_a_measure_without_scale_and_without_labels_ends_in_a_constant(digits):
     state, accuracy = trained(digits, Bido(config), "fedavg")
     assert all(tensor.isfinite().all() for tensor in state.tensors.values())
     assert accuracy < 0.2
+
+
+def test_outputs_are_gathered_in_order_and_only_within():
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+    x = torch.ones(4, 3)
+    with outputs([model[0], model[1]]) as seen:
+        model(x)
+    assert [tuple(tensor.shape) for tensor in seen] == [(4, 2), (4, 2)]
+    assert torch.equal(seen[1], seen[0].relu())
+    model(x)
+    assert len(seen) == 2
+    with pytest.raises(RuntimeError), outputs([model[0]]):
+        model(torch.ones(4, 4))
+    assert not model[0]._forward_hooks
+
+
+@pytest.mark.parametrize("config", [BidoConfig, MidDependenceConfig])
+def test_an_estimator_belongs_to_its_measure(config):
+    for name in ESTIMATORS:
+        made = config(measure=name[0], estimator=name[1])
+        assert (made.measure, made.estimator) == name
+    for measure, other in (("coco", "unbiased"), ("coco", "cka"), ("hsic", "spectral")):
+        with pytest.raises(ValidationError, match="expected estimator"):
+            config(measure=measure, estimator=other)

@@ -20,7 +20,7 @@ from fl.models import MODELS
 from fl.seeds import Streams
 from fl.specs import FederationSpec, NoConfig, Plugin, Task
 from fl.types import StageContext
-from harness.testing.problems import SmallPublicData
+from harness.testing.small_images import SmallPublicData
 
 SIZE = 16
 

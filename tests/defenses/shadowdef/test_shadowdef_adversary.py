@@ -12,7 +12,7 @@ from defenses.cards_shadowdef import GENERATOR
 from defenses.shadowdef import adversary
 from fl.seeds import Streams
 from fl.types import Knowledge, Observation, RoundView
-from harness.testing.problems import SmallPublicData
+from harness.testing.small_images import SmallPublicData
 
 
 @pytest.fixture

@@ -6,14 +6,14 @@ released estimator inverts what is left of them after centring.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from defenses.cards_dependence import DependenceConfig, Kernel
+Kernel = Literal["gaussian", "linear", "imq"]
 
 RIDGE = 1e-5
 """Per image, added to the diagonal of what the released HSIC inverts; from the reference implementation."""
@@ -31,7 +31,7 @@ def kernel_matrix(values: Tensor, kernel: Kernel, bandwidth: float) -> Tensor:
 
     Linear: a . b, of values less their mean over the batch. Gaussian: exp(-|a - b|^2 / (2 bandwidth^2 d)), d
     being the entries of an image's value; with a bandwidth of 0, exp(-|a - b|^2 / (2 s^2)), s being the
-    median rule's (`median_rule`).
+    median rule's (`median_rule`). Inverse multiquadric: 1 / sqrt(|a - b|^2 + 1).
 
     Args:
         values: `n x ...`; flattened.
@@ -45,6 +45,8 @@ def kernel_matrix(values: Tensor, kernel: Kernel, bandwidth: float) -> Tensor:
         return products
     squares = products.diagonal()
     distances = (squares.unsqueeze(1) + squares - 2 * products).clamp_min(0)
+    if kernel == "imq":
+        return (distances + 1).rsqrt()
     scale = bandwidth**2 * flat.shape[1] if bandwidth else median_rule(distances.detach()) ** 2
     return torch.exp(-distances / (2 * scale))
 
@@ -72,20 +74,20 @@ def centre(kernels: Tensor) -> Tensor:
     return once - once.mean(1, keepdim=True)
 
 
-def released_hsic(first: Tensor, second: Tensor) -> Tensor:
-    """Return tr(R_1 R_2), R = K' (K' + 1e-5 n I)^-1 of centred kernels K', in [0, n - 1].
+def released_hsic(first: Tensor, second: Tensor, ridge: float = RIDGE) -> Tensor:
+    """Return tr(R_1 R_2), R = K' (K' + ridge n I)^-1 of centred kernels K', in [0, n - 1].
 
     The normalised HSIC ("NOCCO", Fukumizu et al. 2007) as released with Peng et al. 2022, arXiv 2206.05483.
     Released code centres one side, K H, which gives the same number.
     """
-    return (_regressed(first) * _regressed(second).T).sum()
+    return (_regressed(first, ridge) * _regressed(second, ridge).T).sum()
 
 
-def _regressed(kernels: Tensor) -> Tensor:
+def _regressed(kernels: Tensor, ridge: float) -> Tensor:
     n = len(kernels)
     centred = centre(kernels)
-    ridge = RIDGE * n * torch.eye(n, dtype=kernels.dtype, device=kernels.device)
-    regressed: Tensor = torch.linalg.solve(centred + ridge, centred)
+    added = ridge * n * torch.eye(n, dtype=kernels.dtype, device=kernels.device)
+    regressed: Tensor = torch.linalg.solve(centred + added, centred)
     return regressed
 
 
@@ -171,24 +173,3 @@ ESTIMATORS: Mapping[tuple[str, str], Dependence] = MappingProxyType(
     }
 )
 """By measure and estimator."""
-
-
-def estimator(config: DependenceConfig) -> Dependence:
-    """Return the configured measure of dependence."""
-    return ESTIMATORS[config.measure, config.estimator]
-
-
-@contextmanager
-def outputs(modules: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
-    """Gather what modules put out while the block lasts, in the order in which they do."""
-    seen: list[Tensor] = []
-
-    def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        seen.append(output)
-
-    handles = [module.register_forward_hook(note) for module in modules]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
