@@ -6,7 +6,7 @@ import math
 
 from fl.data.partition_bounds import client_sizes
 from fl.setting import DataInfo
-from fl.specs import FederationSpec
+from fl.specs import FederationSpec, Sizes
 
 
 def smallest_batch(spec: FederationSpec, data: DataInfo, *, trained: int) -> int | None:
@@ -21,6 +21,8 @@ def smallest_batch(spec: FederationSpec, data: DataInfo, *, trained: int) -> int
         Its size, or None where that depends on the draw, or nobody trains.
     """
     sizes = client_sizes(spec.partition, data.images["private"], spec.clients, data.groups)
+    if spec.attacker is not None and not isinstance(spec.partition, Sizes):
+        sizes = None  # how many images of each class there are is not known
     if sizes is None or not trained:
         return None
     smallest = sorted(_smallest(spec, client, n) for client, n in enumerate(sizes))

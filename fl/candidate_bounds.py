@@ -25,7 +25,7 @@ def most_candidates(spec: FederationSpec, observe: ObserveSpec, *, images_privat
         labels: Classes (or outputs of a multilabel task).
     """
     if observe.kind == "global_model":
-        return labels
+        return labels if spec.attacker is None else spec.attacker.targets(labels)
     images = images_held(spec.partition, images_private)
     clients = min(spec.participants, images)
     if observe.kind == "aggregate":

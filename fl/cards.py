@@ -299,6 +299,8 @@ class MetricCard(Card[ConfigT]):
         lower: Smallest possible value, or None.
         upper: Largest possible value, or None.
         on_request: Whether it costs so much that only a matrix that names it (`metrics:`) measures it.
+        evaluated: Whether it is measured by an evaluator, of model inversion alone; else against the private
+            images behind an update.
     """
 
     kind: Literal["pair", "image", "set"]
@@ -308,6 +310,7 @@ class MetricCard(Card[ConfigT]):
     lower: float | None
     upper: float | None
     on_request: bool = False
+    evaluated: bool = False
 
 
 AnyCard = Card[Any]

@@ -111,7 +111,7 @@ class Client:
             n_images=len(self.data),
             image_ids=self.data.image_ids,
             rounds=self._spec.rounds,
-            participation=self._spec.participation,
+            participation=self._spec.participation_of(self.index),
             batch_size=local.batch_size,
             local_steps=local.steps,
             lr=local.lr,

@@ -19,7 +19,8 @@ import torch
 
 from fl.checkpoints import Checkpoint, ChunkResult, ClientSummary, RoundRecord, round_record, summarise
 from fl.client import Client, ClientRecord, local_training
-from fl.data.partition import assign, shares_groups
+from fl.data.partition import shares_groups
+from fl.data.partition_sides import deal
 from fl.hooks import Batch, DefenseHooks, GuaranteeContext, PrivacySpent, ServerContext
 from fl.models import architecture, initial_state, materialise
 from fl.seeds import Streams
@@ -75,11 +76,8 @@ class Federation:
         self.architecture = architecture(model, data.info, (wrapper,) if wrapper else ())
         self._artifacts = artifacts or {}
         self._manipulation = manipulation
-        private = data.part("private")
         stream = streams.numpy("partition")
-        self._held = assign(
-            spec.partition, private.labels, clients=spec.clients, stream=stream, groups=private.groups
-        )
+        self._held = deal(spec, data.part("private"), task=data.info.task, stream=stream)
         self._clients: dict[int, Client] = {}
         self._trainers: list[tuple[_ModelKind, LocalTrainer]] = []
 
@@ -116,9 +114,10 @@ class Federation:
         return {int(position): client for client, hand in enumerate(self._held) for position in hand}
 
     @property
-    def held(self) -> tuple[int, ...]:
-        """Positions in the private part of the images that some client holds, in order."""
-        return tuple(sorted(self.holders))
+    def held_by_others(self) -> tuple[int, ...]:
+        """Positions in the private part of the images of clients that do not attack, in order."""
+        first = self.spec.attackers
+        return tuple(sorted(position for position, client in self.holders.items() if client >= first))
 
     @cached_property
     def patient_overlap(self) -> bool | None:
@@ -278,15 +277,16 @@ class Federation:
         return self.defense.wrap_model(module)
 
     def _privacy(self, rounds: int) -> PrivacySpent | None:
+        """Return the weakest guarantee of the clients that do not attack."""
         worst: PrivacySpent | None = None
-        for client in range(self.spec.clients):
+        for client in range(self.spec.attackers, self.spec.clients):
             local = local_training(self.spec, client, self.n_images(client))
             spent = self.defense.guarantee(
                 GuaranteeContext(
                     client=client,
                     n_images=self.n_images(client),
                     rounds=rounds,
-                    participation=self.spec.participation,
+                    participation=self.spec.participation_of(client),
                     batch_size=local.batch_size,
                     steps=local.steps,
                 )

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fl.config import Config, added_later
+from fl.participant import Participant
 
 BatchNormMode = Literal["train", "eval"]
 UpdateKind = Literal["gradient", "delta"]
@@ -148,6 +149,9 @@ class FederationSpec(Config):
     tau: float | None = added_later(
         None, gt=0, description="fedadam, fedadagrad: degree of adaptivity (1e-3)"
     )
+    attacker: Participant | None = added_later(
+        None, description="clients that attack the others, and the classes that either side holds"
+    )
 
     @model_validator(mode="after")
     def _resolve(self) -> FederationSpec:
@@ -197,6 +201,21 @@ class FederationSpec(Config):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _attacks_others(self) -> FederationSpec:
+        if self.attacker is None:
+            return self
+        if self.attacker.clients >= self.clients:
+            raise ValueError(
+                f"expected fewer than {self.clients} clients in attacker.clients, got {self.attacker.clients}"
+            )
+        if isinstance(self.partition, ByPatient):
+            raise ValueError(
+                "expected partition: iid, dirichlet, shards or sizes with an attacker, got patient; patients "
+                "with images of several classes would be on both sides"
+            )
+        return self
+
     @property
     def sends(self) -> UpdateKind:
         """The kind of update that clients send."""
@@ -204,14 +223,30 @@ class FederationSpec(Config):
 
     @property
     def participants(self) -> int:
-        """Number of clients drawn each round: max(floor(participation * clients), 1)."""
-        return max(int(self.participation * self.clients + 1e-9), 1)
+        """Number of clients of each round: max(floor(participation * clients), 1).
+
+        Clients that attack are always among them, and at least one other.
+        """
+        return max(int(self.participation * self.clients + 1e-9), 1 + self.attackers)
+
+    @property
+    def attackers(self) -> int:
+        """Number of clients that attack; they come first."""
+        return 0 if self.attacker is None else self.attacker.clients
 
     @property
     def mean_batch_size(self) -> float:
         """Mean batch size over the clients."""
         sizes = self.batch_sizes or (self.batch_size,)
         return sum(sizes) / len(sizes)
+
+    def participation_of(self, client: int) -> float:
+        """Return the share of rounds that a client takes part in, on average."""
+        if self.attacker is None:
+            return self.participation
+        if client < self.attackers:
+            return 1.0
+        return (self.participants - self.attackers) / (self.clients - self.attackers)
 
     def batch_size_of(self, client: int) -> int:
         """Return the batch size of a client."""

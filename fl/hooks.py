@@ -48,7 +48,7 @@ class ClientContext:
         n_images: Images it holds.
         image_ids: Their ids.
         rounds: Rounds of the federation.
-        participation: Share of clients drawn each round.
+        participation: Share of rounds that it takes part in.
         batch_size: Nominal batch size (the divisor of a Poisson batch's mean).
         local_steps: Local steps a round.
         lr: Local learning rate (1.0 for FedSGD, where an update is the gradient itself; where an attacker
@@ -221,7 +221,7 @@ class GuaranteeContext:
         client: Its index.
         n_images: Images it holds.
         rounds: Rounds so far.
-        participation: Share of clients drawn each round.
+        participation: Share of rounds that it takes part in.
         batch_size: Nominal batch size.
         steps: Local steps a round.
     """

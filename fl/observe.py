@@ -143,8 +143,9 @@ def _observe_models(
 ) -> Observed:
     views = tuple(RoundView(r, federation.sent(checkpoints[r]), None) for r in target.rounds)
     part = federation.data.part("private")
-    held = zip(federation.held, labels_of(federation), strict=True)
-    chosen = [position for position, labels in held if target.label in labels]
+    held = federation.held_by_others
+    labels_held = zip(held, labels_of(federation, held), strict=True)
+    chosen = [position for position, labels in labels_held if target.label in labels]
     tier = threat_model.knowledge.batch_norm
     knowledge = Knowledge(
         labels=None,

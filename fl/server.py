@@ -37,9 +37,11 @@ class Chunk:
 
 
 def draw_participants(spec: FederationSpec, streams: Streams, round_: int) -> tuple[int, ...]:
-    """Return the clients of a round in order, drawn without replacement."""
-    shuffled = torch.randperm(spec.clients, generator=streams.torch("participation", round=round_))
-    return tuple(sorted(shuffled[: spec.participants].tolist()))
+    """Return the clients of a round in order, drawn without replacement; those that attack never miss one."""
+    first = spec.attackers
+    shuffled = torch.randperm(spec.clients - first, generator=streams.torch("participation", round=round_))
+    drawn = (first + shuffled[: spec.participants - first]).tolist()
+    return (*range(first), *sorted(drawn))
 
 
 def chunks_of(spec: FederationSpec, clients: Iterable[int]) -> tuple[Chunk, ...]:

@@ -178,6 +178,13 @@ class ObserveSpec(Config):
         """The last round that must have begun for everything to be seen."""
         return max(self.rounds) if self.rounds else self.round
 
+    @property
+    def rounds_seen(self) -> tuple[int, ...]:
+        """The rounds that the adversary sees, in order; the last one is attacked."""
+        if self.kind != "global_model":
+            return (self.round,)
+        return tuple(sorted(self.rounds)) if self.rounds else tuple(range(self.round + 1))
+
 
 class Recorded(Config):
     """A recorded observation that takes the place of data, model and federation.

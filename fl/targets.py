@@ -44,15 +44,15 @@ def candidates(federation: Federation, spec: ObserveSpec) -> tuple[Target, ...]:
     """Return every possible target, in a fixed order.
 
     Clients and batches without images are no targets. Aggregates are disjoint sets of participants, so that
-    no two targets share an image; their composition is drawn from the stream `targets`.
+    no two targets share an image; their composition is drawn from the stream `targets`. Labels are those of
+    images that clients hold which do not attack.
     """
     if spec.kind == "global_model":
-        rounds = tuple(sorted(spec.rounds)) if spec.rounds else tuple(range(spec.round + 1))
         return tuple(
-            Target(f"round{rounds[-1]}-label{label}", spec.kind, rounds, label=label)
-            for label in _private_labels(federation)
+            Target(f"round{spec.last_round}-label{label}", spec.kind, spec.rounds_seen, label=label)
+            for label in sorted(set().union(*labels_of(federation, federation.held_by_others)))
         )
-    round_, rounds = spec.round, (spec.round,)
+    round_, rounds = spec.round, spec.rounds_seen
     sizes = {c: federation.batch_sizes(round_, c) for c in federation.participants(round_)}
     one_batch = federation.spec.sends == "gradient"
     if one_batch and (round_ > 0 or spec.kind == "aggregate"):
@@ -89,16 +89,12 @@ def draw_targets(federation: Federation, spec: ObserveSpec, targets: int) -> tup
     return tuple(drawn[:targets])
 
 
-def labels_of(federation: Federation) -> list[set[int]]:
-    """Return the classes (multilabel: the positive outputs) of each image of `federation.held`."""
-    labels = federation.data.part("private").labels[list(federation.held)]
+def labels_of(federation: Federation, positions: Sequence[int]) -> list[set[int]]:
+    """Return the classes (multilabel: the positive outputs) of private images."""
+    labels = federation.data.part("private").labels[list(positions)]
     if federation.data.info.task.kind == "multilabel":
         return [set(row.nonzero().flatten().tolist()) for row in labels]
     return [{int(label)} for label in labels.flatten()]
-
-
-def _private_labels(federation: Federation) -> list[int]:
-    return sorted(set().union(*labels_of(federation)))
 
 
 def _aggregates(federation: Federation, spec: ObserveSpec, holders: Sequence[int]) -> tuple[Target, ...]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fl.generators import biggan, ggl
+from fl.generators import biggan, ggl, gmi, styled
 from fl.generators.layout import Family, Layout
 from fl.generators.synthesis import Synthesis
 from fl.models.initialise import kaiming_normal, normal
@@ -58,6 +58,11 @@ class Generator(nn.Module):
     def classes(self) -> int:
         """Entries of a label as a vector; 0: it takes no labels."""
         return self.layout.classes
+
+    @property
+    def layers(self) -> int:
+        """Style vectors that the synthesis takes, `n x layers x style`; 1: `n x style`, as any takes."""
+        return len(self.blocks) if self.layout.family == "styled" else 1
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -145,19 +150,25 @@ class Critic(nn.Module):
     def __init__(self, layout: Layout) -> None:
         super().__init__()
         self._classes = layout.classes
+        self._centred = layout.family != "gmi"
         with torch.random.fork_rng(devices=[]):
-            features, entries = ggl.critic_features(layout) if layout.family == "ggl" else _features(layout)
+            features, entries = _CRITICS.get(layout.family, _features)(layout)
             self.layers = nn.Sequential(*features, nn.Linear(entries, 1))
             self.embedding = nn.Linear(layout.classes, entries, bias=False) if layout.classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """From `n x C x H x W` in [0, 1], and labels as `Generator.styles` takes them, to `n` scores."""
-        features: Tensor = self.layers[:-1](images * 2 - 1)
+        features = self.features(images)
         scores: Tensor = self.layers[-1](features).squeeze(1)
         if self.embedding is None or labels is None:
             return scores
         projected: Tensor = self.embedding(as_vectors(labels, self._classes)) * features
         return scores + projected.sum(1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """From `n x C x H x W` in [0, 1] to what the last layer takes, `n x entries`."""
+        features: Tensor = self.layers[:-1](images * 2 - 1 if self._centred else images)
+        return features
 
 
 def initialise(module: nn.Module, stream: torch.Generator) -> None:
@@ -167,6 +178,8 @@ def initialise(module: nn.Module, stream: torch.Generator) -> None:
     variance.
     """
     for name, layer in module.named_modules():
+        if isinstance(layer, styled.Constant):
+            normal(layer.maps, stream, std=1.0)
         if not isinstance(layer, nn.Linear | nn.Conv2d):
             continue
         if name == "embedding":
@@ -210,6 +223,12 @@ def _upsampling(layout: Layout) -> Synthesis:
     return Synthesis(blocks, nn.Conv2d(maps[-1], layout.channels, 3, padding=1), layout.shown)
 
 
+def _styled(layout: Layout) -> Synthesis:
+    sizes = _sizes(layout.size)
+    maps = _maps(layout.width, len(sizes))
+    return styled.synthesis(layout, [styled.Scale(*scale) for scale in zip(sizes, maps, strict=True)])
+
+
 def _features(layout: Layout) -> tuple[nn.Sequential, int]:
     """Return the critic of our own generators up to its last layer, and how many features it gives."""
     sizes = _sizes(layout.size)
@@ -239,7 +258,15 @@ def _transposed(layout: Layout) -> Synthesis:
 
 _SYNTHESES: Mapping[Family, Callable[[Layout], Synthesis]] = {
     "upsampling": _upsampling,
+    "styled": _styled,
     "transposed": _transposed,
     "ggl": ggl.synthesis,
+    "gmi": gmi.synthesis,
     "biggan_deep_256": biggan.synthesis,
 }
+
+_CRITICS: Mapping[Family, Callable[[Layout], tuple[nn.Sequential, int]]] = {
+    "ggl": ggl.critic_features,
+    "gmi": gmi.critic_features,
+}
+"""Critics up to their last layer, of those that are not our own."""

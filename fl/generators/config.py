@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from fl.cards import Resources, Setting, StageRequest
 from fl.data import DATASETS
-from fl.generators.layout import FACES, GGL_SIZE, Layout, checkpoint_digest, checkpoint_layout
+from fl.generators.layout import FACES, GGL_SIZE, GMI_SIZES, Layout, checkpoint_digest, checkpoint_layout
 from fl.specs import Config, Plugin, TrialSpec, added_later
 
 STAGE_KIND = "prior"
@@ -54,14 +55,19 @@ class GeneratorConfig(Config):
         "DCGAN of 64x64 RGB faces, or with architecture: another project's file; nothing is trained, and no "
         "other option applies",
     )
-    architecture: Literal["upsampling", "ggl", "biggan_deep_256"] = added_later(
+    architecture: Literal["upsampling", "styled", "ggl", "gmi", "biggan_deep_256"] = added_later(
         "upsampling",
-        description="upsampling: ours; ggl: 32x32, by transposed convolutions with batch norm, as GGL's "
-        "authors train it at latent: 128, width: 128; biggan_deep_256: BigGAN-deep, from a checkpoint only. "
+        description="upsampling: ours; styled: ours with a style vector per layer (give it mapping_layers); "
+        "ggl: 32x32, by transposed convolutions with batch norm, as GGL's authors train it at latent: 128, "
+        "width: 128; gmi: 16, 32 or 64 pixels, as GMI's released code trains it at latent: 100, width: 64; "
+        "biggan_deep_256: BigGAN-deep, from a checkpoint only. "
         "With checkpoint: whose layout and names the file has",
     )
     conditional: bool = added_later(
         False, description="draw by class: generator and critic learn the public images' labels as well"
+    )
+    critic: bool = added_later(
+        False, description="keep the critic's last weights too, for whoever asks it how real an image looks"
     )
 
     @model_validator(mode="after")
@@ -145,10 +151,9 @@ def generator_unfit(config: GeneratorConfig, setting: Setting, *, labels: bool =
     if config.checkpoint is not None:
         return _unfit_layout(config.released_layout, setting, labels=labels)
     data, public = setting.data, setting.public or setting.data
-    lowest, highest = (GGL_SIZE, GGL_SIZE) if config.architecture == "ggl" else (MIN_SIZE, MAX_SIZE)
-    if not lowest <= data.size <= highest:
-        sizes = f"{lowest} to {highest}" if lowest < highest else lowest
-        return f"generators are trained for {sizes} pixels a side, these have {data.size}"
+    sizes, in_words = _sizes(config)
+    if data.size not in sizes:
+        return f"generators are trained for {in_words} pixels a side, these have {data.size}"
     if setting.public_images < MIN_IMAGES:
         return (
             f"a generator is trained on at least {MIN_IMAGES} public images, there are "
@@ -159,6 +164,15 @@ def generator_unfit(config: GeneratorConfig, setting: Setting, *, labels: bool =
     if config.conditional and public.task != data.task:
         return "a conditional generator learns the task's labels, and the public images have another task's"
     return None
+
+
+def _sizes(config: GeneratorConfig) -> tuple[Container[int], str]:
+    """Return the sides that a generator is trained for, and how they are said."""
+    if config.architecture == "ggl":
+        return (GGL_SIZE,), str(GGL_SIZE)
+    if config.architecture == "gmi":
+        return GMI_SIZES, ", ".join(map(str, GMI_SIZES[:-1])) + f" or {GMI_SIZES[-1]}"
+    return range(MIN_SIZE, MAX_SIZE + 1), f"{MIN_SIZE} to {MAX_SIZE}"
 
 
 def _unfit_layout(layout: Layout, setting: Setting, *, labels: bool) -> str | None:

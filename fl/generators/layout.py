@@ -19,7 +19,7 @@ FACES = "gan-faces"
 METADATA = "generator"
 """Under which the metadata of a safetensors file hold the layout."""
 
-Family = Literal["upsampling", "transposed", "ggl", "biggan_deep_256"]
+Family = Literal["upsampling", "styled", "transposed", "ggl", "gmi", "biggan_deep_256"]
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
@@ -30,8 +30,9 @@ class Layout:
     """Everything that rebuilds a generator without weights; plain JSON.
 
     Attributes:
-        family: `upsampling` (ours); `transposed`: that of PyTorch's DCGAN tutorial, for 64x64; `ggl`: that of
-            GGL's authors, for 32x32; `biggan_deep_256`: BigGAN-deep, for 256x256.
+        family: `upsampling` (ours); `styled`: ours with a style per layer; `transposed`: that of PyTorch's
+            DCGAN tutorial, for 64x64; `ggl`: that of GGL's authors, for 32x32; `gmi`: that of
+            GMI's released code, for 16x16, 32x32 or 64x64; `biggan_deep_256`: BigGAN-deep, for 256x256.
         channels: C of its images.
         size: Height and width that it draws at, in pixels.
         latent: Entries of a latent vector.
@@ -82,6 +83,9 @@ class Layout:
 FACES_LAYOUT = Layout("transposed", channels=3, size=64, latent=100, width=64)
 
 GGL_SIZE = 32
+
+GMI_SIZES = (16, 32, 64)
+"""32 and 64 are those of the released nets."""
 
 RELEASED: Mapping[str, Layout] = {
     "ggl": Layout("ggl", channels=3, size=GGL_SIZE, latent=128, width=128),

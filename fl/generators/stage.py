@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fl.data.base import UNLABELLED
-from fl.errors import DataUnavailableError
+from fl.errors import DataUnavailableError, NotApplicableError
 from fl.generators import files, quality
+from fl.generators.architecture import Critic
 from fl.generators.config import MAX_SIZE, GeneratorConfig
-from fl.generators.layout import Family, Layout
+from fl.generators.layout import Layout
 from fl.generators.training import Training
 from fl.seeds import Streams
 from fl.specs import JSON
@@ -35,17 +36,17 @@ KEEP_EVERY = 200
 """Steps between two states that an interrupted training can go on from."""
 
 _CHUNK, _LARGE_CHUNK = 64, 4
-_WEIGHTS = "weights."
+_WEIGHTS, _CRITIC = "weights.", "critic."
 
 
 def train(config: Mapping[str, JSON], inputs: Mapping[str, Artifact], context: StageContext) -> Artifact:
     """Make the generator that a `generator_stage` asks for.
 
     Returns:
-        Tensors: its weights under `weights.`, and `samples`, uint8: `64 x C x H x W`, or 8 of each of the
-        first classes, class by class. Data: `layout`; and `quality` (`fl.generators.quality.distances` and
-        `by_class`), where there are public images, labelled if it draws by class, and it draws no more than
-        `MAX_SIZE` pixels a side.
+        Tensors: its weights under `weights.`, its critic's under `critic.` where that is kept, and `samples`,
+        uint8: `64 x C x H x W`, or 8 of each of the first classes, class by class. Data: `layout`; and
+        `quality` (`fl.generators.quality.distances` and `by_class`), where there are public images, labelled
+        if it draws by class, and it draws no more than `MAX_SIZE` pixels a side.
 
     Raises:
         DataUnavailableError: If it is to be trained and there are no public images, or they lack labels that
@@ -53,24 +54,48 @@ def train(config: Mapping[str, JSON], inputs: Mapping[str, Artifact], context: S
     """
     held: Any = config
     channels, size = held["image"]
+    critic: Critic | None = None
     if "checkpoint" in context.files:
         read = files.read(context.files["checkpoint"], held["generator"].get("architecture", "upsampling"))
         generator = files.build(read.layout.showing(size), read.state_dict())
     else:
         wanted = GeneratorConfig(**held["generator"])
-        generator = _trained(wanted, _layout(wanted, channels, size, held.get("classes", 0)), context)
-    return _artifact(generator.to(context.device), context)
+        training = _trained(wanted, _layout(wanted, channels, size, held.get("classes", 0)), context)
+        generator = files.frozen(training.average)
+        critic = training.critic if wanted.critic else None
+    return _artifact(generator.to(context.device), critic, context)
 
 
 def load(artifact: Artifact, device: torch.device | str = "cpu") -> Generator:
     """Return the generator of a stage's artifact, in eval mode, without gradients."""
+    return files.build(_stored_layout(artifact), _under(artifact, _WEIGHTS)).to(device)
+
+
+def load_critic(artifact: Artifact, device: torch.device | str = "cpu") -> Critic:
+    """Return the critic of a stage's artifact, in eval mode, without gradients in its weights.
+
+    Raises:
+        NotApplicableError: If it was not kept.
+    """
+    weights = _under(artifact, _CRITIC)
+    if not weights:
+        raise NotApplicableError("expected a prior with its critic, got one without; critic: true keeps it")
+    critic = Critic(_stored_layout(artifact))
+    critic.load_state_dict(weights)
+    return critic.eval().requires_grad_(False).to(device)
+
+
+def _stored_layout(artifact: Artifact) -> Layout:
     layout: Any = artifact.data["layout"]
-    weights = {
-        name.removeprefix(_WEIGHTS): tensor
+    return Layout(**layout)
+
+
+def _under(artifact: Artifact, prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
         for name, tensor in artifact.tensors.items()
-        if name.startswith(_WEIGHTS)
+        if name.startswith(prefix)
     }
-    return files.build(Layout(**layout), weights).to(device)
 
 
 def split(images: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
@@ -81,12 +106,11 @@ def split(images: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
 
 
 def _layout(config: GeneratorConfig, channels: int, size: int, classes: int) -> Layout:
-    family: Family = "ggl" if config.architecture == "ggl" else "upsampling"
-    layers = config.mapping_layers
+    family, layers = config.architecture, config.mapping_layers
     return Layout(family, channels, size, config.latent, config.width, layers, classes=classes)
 
 
-def _trained(config: GeneratorConfig, layout: Layout, context: StageContext) -> Generator:
+def _trained(config: GeneratorConfig, layout: Layout, context: StageContext) -> Training:
     if context.public is None:
         raise DataUnavailableError(
             "a generator is trained on public images, and there are none; name a data set with public:"
@@ -102,7 +126,7 @@ def _trained(config: GeneratorConfig, layout: Layout, context: StageContext) -> 
         if training.done % KEEP_EVERY == 0 and training.done < config.steps:
             context.keep(training.state())
         context.progress(training.done / config.steps, f"{config.kind} step {training.done}")
-    return files.frozen(training.average)
+    return training
 
 
 def _labels(public: PublicData, context: StageContext) -> Tensor:
@@ -120,12 +144,14 @@ def _labels(public: PublicData, context: StageContext) -> Tensor:
     return split(public.labels, context.streams)[0].to(context.device)
 
 
-def _artifact(generator: Generator, context: StageContext) -> Artifact:
+def _artifact(generator: Generator, critic: Critic | None, context: StageContext) -> Artifact:
     samples = _samples(generator, context.streams.torch("generator_samples"))
     data: dict[str, Any] = {"layout": generator.layout.document()}
     if context.public is not None and _judged(generator, context.public):
         data["quality"] = _quality(generator, context.public, context.streams)
     weights = {f"{_WEIGHTS}{name}": tensor.cpu() for name, tensor in generator.state_dict().items()}
+    if critic is not None:
+        weights |= {f"{_CRITIC}{name}": tensor.cpu() for name, tensor in critic.state_dict().items()}
     return Artifact({**weights, "samples": (samples * 255).round().to(torch.uint8)}, data)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fl.generators import ggl
+from fl.generators import ggl, gmi, resumable, styled
 from fl.generators.architecture import Critic, Generator, initialise
 from fl.generators.config import GeneratorConfig
 from fl.generators.layout import Layout
@@ -26,8 +26,8 @@ PENALTY = 10.0
 """Gulrajani et al. 2017, arXiv 1704.00028, algorithm 1."""
 
 BETAS = {"dcgan": (0.5, 0.999), "wgan_gp": (0.0, 0.9)}
-"""Of Adam: Radford et al. 2016, section 3; Gulrajani et al. 2017, algorithm 1. GGL's authors train theirs by
-the loss of the second with those of the first."""
+"""Of Adam: Radford et al. 2016, section 3; Gulrajani et al. 2017, algorithm 1. GGL's
+authors and GMI's released code train theirs by the loss of the second with those of the first."""
 
 
 @dataclass
@@ -45,6 +45,7 @@ class Training:
         done: Generator steps taken.
         generator: As it is optimised.
         average: The running mean of its weights.
+        critic: What it is trained against.
     """
 
     config: GeneratorConfig
@@ -57,19 +58,20 @@ class Training:
     def __post_init__(self) -> None:
         device, config = self.images.device, self.config
         self.generator, self.average = Generator(self.layout), Generator(self.layout)
-        self._critic = Critic(self.layout)
+        self.critic = Critic(self.layout)
         weights = self.streams.torch("generator_weights")
-        initialise(self.generator, weights)
+        draw = gmi.initialise if self.layout.family == "gmi" else initialise
+        draw(self.generator, weights)
         if self.layout.family == "ggl":
             ggl.initialise(self.generator, weights)
-        initialise(self._critic, self.streams.torch("critic_weights"))
+        draw(self.critic, self.streams.torch("critic_weights"))
         self.average.load_state_dict(self.generator.state_dict())
-        for module in (self.generator, self.average, self._critic):
+        for module in (self.generator, self.average, self.critic):
             module.to(device)
-        betas = BETAS["dcgan" if self.layout.family == "ggl" else config.kind]
+        betas = BETAS["dcgan" if self.layout.family in ("ggl", "gmi") else config.kind]
         self._rules = {
             "generator": torch.optim.Adam(self.generator.parameters(), lr=config.step_size, betas=betas),
-            "critic": torch.optim.Adam(self._critic.parameters(), lr=config.step_size, betas=betas),
+            "critic": torch.optim.Adam(self.critic.parameters(), lr=config.step_size, betas=betas),
         }
 
     def step(self) -> None:
@@ -81,40 +83,28 @@ class Training:
             chosen = torch.randint(len(self.images), (self.config.batch_size,), generator=stream)
             real, labels = self._images(chosen)
             with torch.no_grad():
-                fake = self.generator(self._latents(stream), labels)
+                fake = self._drawn(stream, labels)
             loss = _wasserstein_critic if wasserstein else _saturating_critic
-            judge = partial(self._critic, labels=labels)
-            self._descend("critic", self._critic, loss(judge, real, fake, stream))
+            judge = partial(self.critic, labels=labels)
+            self._descend("critic", self.critic, loss(judge, real, fake, stream))
         labels = self._drawn_labels(streams.torch("generator_labels"))
-        made = self.generator(self._latents(streams.torch("generator_step")), labels)
-        scores = self._critic(made, labels)
+        made = self._drawn(streams.torch("generator_step"), labels)
+        scores = self.critic(made, labels)
         self._descend("generator", self.generator, -scores.mean() if wasserstein else _as_real(scores))
         self.done += 1
         self._follow()
 
     def state(self) -> Artifact:
         """Return all that a training goes on from."""
-        modules = {"generator": self.generator, "average": self.average, "critic": self._critic}
-        tensors = {f"{m}.{k}": t for m, module in modules.items() for k, t in _named(module)}
-        for rule, optimizer in self._rules.items():
-            for index, entries in optimizer.state_dict()["state"].items():
-                tensors |= {f"{rule}_rule.{index}.{name}": tensor for name, tensor in entries.items()}
-        kept = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        return Artifact(kept, {"done": self.done})
+        return resumable.state(self._modules, self._rules, self.done)
 
     def resume(self, state: Artifact) -> None:
         """Go on from `state`."""
-        device = self.images.device
-        modules = {"generator": self.generator, "average": self.average, "critic": self._critic}
-        for name, module in modules.items():
-            module.load_state_dict(_under(state.tensors, f"{name}."))
-        for rule, optimizer in self._rules.items():
-            entries: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _under(state.tensors, f"{rule}_rule.").items():
-                index, _, entry = name.partition(".")
-                entries.setdefault(int(index), {})[entry] = tensor.to("cpu" if entry == "step" else device)
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
-        self.done = int(str(state.data["done"]))
+        self.done = resumable.resume(state, self._modules, self._rules, self.images.device)
+
+    @property
+    def _modules(self) -> Mapping[str, nn.Module]:
+        return {"generator": self.generator, "average": self.average, "critic": self.critic}
 
     def _images(self, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return images by position, and their labels."""
@@ -128,15 +118,23 @@ class Training:
         chosen = torch.randint(len(self.labels), (self.config.batch_size,), generator=stream)
         return self.labels[chosen.to(self.labels.device)]
 
+    def _drawn(self, stream: torch.Generator, labels: Tensor | None) -> Tensor:
+        """Return generated images."""
+        layers, latents = self.generator.layers, self._latents(stream)
+        if layers == 1:
+            images: Tensor = self.generator(latents, labels)
+            return images
+        others = self.generator.styles(self._latents(stream), labels)
+        styles = styled.mixed(self.generator.styles(latents, labels), others, layers, stream)
+        mixed: Tensor = self.generator.synthesis(styles)
+        return mixed
+
     def _latents(self, stream: torch.Generator) -> Tensor:
         drawn = torch.randn(self.config.batch_size, self.layout.latent, generator=stream)
         return drawn.to(self.images.device)
 
     def _descend(self, rule: str, module: nn.Module, loss: Tensor) -> None:
-        parameters = list(module.parameters())
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
-        self._rules[rule].step()
+        resumable.descend(self._rules[rule], module, loss)
 
     def _follow(self) -> None:
         """Move the average; a short way at first, lest it remember the weights it began with."""
@@ -171,11 +169,3 @@ def _wasserstein_critic(critic: Judge, real: Tensor, fake: Tensor, stream: torch
     (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     lengths = (slope.square().flatten(1).sum(1) + 1e-12).sqrt()
     return critic(fake).mean() - critic(real).mean() + PENALTY * (lengths - 1).square().mean()
-
-
-def _named(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return list(module.state_dict().items())
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): tensor for k, tensor in tensors.items() if k.startswith(prefix)}
