@@ -23,7 +23,7 @@ from fl.hooks import ClientContext, ClientDefense
 from fl.seeds import Streams
 from fl.types import Artifact, LocalTraining, ModelState, Observation, PublicData, Update
 from harness.execute.materials import build_defense, wrap
-from harness.execute.schedule import attack_stages, defense_stages
+from harness.plan.stage_requests import attack_stages, defense_stages
 
 if TYPE_CHECKING:
     import torch

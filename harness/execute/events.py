@@ -52,6 +52,8 @@ class TrialDone:
         seed: The matrix's seed value.
         psnr_db: Median over the trial's images, or None.
         success_rate: Share of images at 20 dB and more, or None.
+        attack_top1: Of a model's inversion, the share of images that the evaluator takes for the right class,
+            or None.
         wall_s: Seconds that attacking and scoring took, or None.
         error: Why it failed, in one line, or None.
     """
@@ -65,6 +67,7 @@ class TrialDone:
     seed: int
     psnr_db: float | None
     success_rate: float | None
+    attack_top1: float | None
     wall_s: float | None
     error: str | None
 
@@ -81,6 +84,7 @@ class TrialDone:
             seed=row["seed"],
             psnr_db=row.get("psnr_db_median"),
             success_rate=row.get("success_rate"),
+            attack_top1=row.get("attack_top1"),
             wall_s=row.get("wall_s"),
             error=row.get("error"),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,7 @@ from fl.observe import draw_targets, observe
 from fl.seeds import Streams
 from fl.types import Artifact, ModelState, Observation, PublicData, Secret, StageContext, Wrapper
 from harness.plan.keys import checkpoint_key, federation_key
+from harness.plan.stage_requests import attack_stages, defense_stages, judge_stages
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 HISTORY = "history"
+JUDGE_SEED = 0
+"""What is made for the judge is the same in trials of every seed."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,11 @@ class Materials:
 
     def artifacts(self, requests: list[StageRequest]) -> dict[str, Artifact]:
         """Return the stored output of each stage, by the request's name."""
-        return {r.name: (self._private if r.private else self._store).get(r.key) for r in requests}
+        return {r.name: self._kept(r).get(r.key) for r in requests}
+
+    def judge_artifacts(self, spec: TrialSpec) -> dict[str, Artifact]:
+        """Return what was made for the judge of a trial, by the request's name; for scoring alone."""
+        return self.artifacts(judge_stages(spec))
 
     def run_stage(
         self, request: StageRequest, spec: TrialSpec, progress: Callable[[float, str], None]
@@ -144,21 +151,22 @@ class Materials:
         """Compute and store a plug-in's stage, unless it is there.
 
         It gets the public images whether or not the attacker's knowledge grants them: what a defense makes of
-        them is its clients' business, and an attack that needs them says so in `compatible`.
+        them is its clients' business, and an attack that needs them says so in `compatible`. What is made
+        for the judge is shared by trials of every seed, and draws from streams of none.
 
         Raises:
             BenchError: If the stage is public and one of its inputs is private.
         """
         from importlib import import_module
 
-        store = self._private if request.private else self._store
+        store = self._kept(request)
         if store.has(request.key):
             return
         module, _, name = request.implementation.partition(":")
         implementation = getattr(import_module(module), name)
         partial = f"{request.key}-partial"
         context = StageContext(
-            streams=Streams(spec.seed),
+            streams=Streams(JUDGE_SEED if request.judge else spec.seed),
             device=self.device,
             public=self.judge_public(spec),
             build=self.build,
@@ -167,15 +175,31 @@ class Materials:
             kept=lambda: store.get(partial) if store.has(partial) else None,
             keep=lambda artifact: store.put(partial, artifact),
         )
-        inputs = {key: self._input(request, key) for key in request.inputs}
+        models = set[str]()
+        if request.round is not None:
+            models = {federation_key(spec)}  # of all that it holds, the stage gets the model
+            context = replace(context, model=self.model_sent(spec, request.round))
+        if request.judge:
+            context = replace(context, part=self.dataset(spec).part)
+        inputs = {key: self._input(request, spec, key) for key in request.inputs if key not in models}
         store.put(request.key, implementation(request.config, inputs, context))
         store.discard(partial)
 
-    def _input(self, request: StageRequest, key: str) -> Artifact:
-        """Return an input of a stage: a public artifact, or for a private stage also a private one."""
+    def _kept(self, request: StageRequest) -> ArtifactStore:
+        return self._private if request.kept_private else self._store
+
+    def _input(self, request: StageRequest, spec: TrialSpec, key: str) -> Artifact:
+        """Return an input of a stage: a public artifact, or for a private stage also a private one.
+
+        What an adversary makes with an observed model may come from other things that it made with one.
+        """
         if not self._private.has(key):
             return self._store.get(key)
-        if not request.private:
+        own = request.round is not None and any(
+            stage.key == key and stage.round is not None and not stage.private
+            for stage in attack_stages(spec)
+        )
+        if not request.private and not own:
             raise BenchError(
                 f"stage {request.name!r}: expected public inputs for a public stage, got a private artifact, "
                 "which its result could give away; declare the stage private"
@@ -189,17 +213,24 @@ class Materials:
     def _make_federation(self, spec: TrialSpec) -> Federation:
         assert spec.model is not None
         assert spec.federation is not None
-        requests = DEFENSES.get(spec.defense.name).stages(spec.defense.config, spec)
         return Federation(
             data=self.dataset(spec),
             model=spec.model,
             spec=spec.federation,
             defense=build_defense(spec.defense),
             streams=Streams(spec.seed),
-            artifacts=self.artifacts(requests),
+            artifacts=self.artifacts(defense_stages(spec)),
             manipulation=manipulation(spec.threat_model, Streams(spec.seed)),
             device=self.device,
         )
+
+    def model_sent(self, spec: TrialSpec, round: int) -> ModelState:
+        """Return the model that the server sends to its clients in a round.
+
+        Raises:
+            BenchError: If its federation has not come that far.
+        """
+        return self.federation(spec).sent(self.checkpoint(spec, round))
 
     def checkpoint(self, spec: TrialSpec, round: int) -> Checkpoint:
         """Return the state at the start of a round.

@@ -32,22 +32,25 @@ class Pictures:
         trial_id: str,
         score: TrialScore,
         answers: Mapping[str, Reconstruction],
-        truths: Mapping[str, Truth],
+        originals: Mapping[int, torch.Tensor],
         *,
         public: bool,
     ) -> list[Row]:
-        """Return the score's rows with pictures, and with the private images where the data are public."""
+        """Return the score's rows with pictures.
+
+        Args:
+            trial_id: The trial.
+            score: Its score.
+            answers: What the attack made, by target.
+            originals: Private images, `C x H x W`, to show beside rows, by the row's position.
+            public: Whether the data set's images may be shown; else there are no originals.
+        """
         places = [
             (str(row["target_id"]), int(str(row["reconstruction_index"]))) for row in score.reconstructions
         ]
         images = [answers[target].images[index] for target, index in places]
         names = [f"{trial_id}/{target}-{index}.png" for target, index in places]
         pictures = self._draw(images, names, public=public)
-        originals: dict[int, torch.Tensor] = {}
-        for position, row in enumerate(score.reconstructions):
-            target, index = str(row["target_id"]), row["matched_index"]
-            if public and target in truths and index is not None:
-                originals[position] = truths[target].images[int(str(index))]
         contents = png.encode_all(list(originals.values()))
         drawn = dict(zip(originals, ({"bytes": one, "path": None} for one in contents), strict=True))
         return [

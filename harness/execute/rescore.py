@@ -23,6 +23,7 @@ from harness.execute.work import Trial, Usage
 from harness.metrics import METRICS
 from harness.metrics.catalog import trial_columns
 from harness.metrics.pairs import on_request
+from harness.plan.stage_requests import judge_stages
 from harness.plan.stored_specs import plugins_with_files, read_spec
 from harness.store.artifacts import ArtifactStore
 from harness.store.experiment import Experiment, TrialRows
@@ -93,6 +94,8 @@ def rescore(
 def lacks(row: Row, metrics: Collection[str] = ()) -> bool:
     """Whether a trial was scored by another version, or a metric is null without a reason.
 
+    What an evaluator measures needs none: it is null wherever updates were observed.
+
     Args:
         row: Its row in `trials/`.
         metrics: Metrics that the matrix asks for, so that not having asked is no reason.
@@ -103,7 +106,7 @@ def lacks(row: Row, metrics: Collection[str] = ()) -> bool:
     asked = [card for card in METRICS if card.name in metrics]
     if any(reasons.get(f"*{card.column}*") == on_request(card.name).reason for card in asked):
         return True
-    empty = (card.column for card in METRICS if row.get(card.column) is None)
+    empty = (card.column for card in METRICS if row.get(card.column) is None and not card.evaluated)
     return not all(any(fnmatchcase(column, pattern) for pattern in reasons) for column in empty)
 
 
@@ -139,6 +142,8 @@ class _Scoring:
         if not store.has(answers_key(trial.trial_id)):
             raise StoreError(NOT_KEPT)
         answers = load_answers(store, trial.trial_id)
+        for request in judge_stages(trial.spec):
+            self.materials.run_stage(request, trial.spec, lambda share, words: None)
         seen = self.materials.seen(trial.spec)
         found = self.scorer.result(trial, seen, answers, {}, Usage(0.0, 0.0, 0.0, 0.0))
         leakage = {column.name for column in trial_columns()} | {"null_reasons"}

@@ -18,6 +18,7 @@ from fl.cards import Resources, StageRequest
 from fl.specs import TrialSpec
 from harness.execute.work import BundleItem, FederationItem, StageItem, Trial, WorkItem
 from harness.plan.keys import federation_key
+from harness.plan.stage_requests import defense_stages, stage_requests
 
 MAX_BUNDLE = 16
 """Trials of a bundle, unless more are needed to fill the solver's batch."""
@@ -43,21 +44,6 @@ class LimitsOf(Protocol):
 
     def __call__(self, kind: str, name: str, declared: Resources) -> Limits:
         """Return the limits of `kind` (`attack`, `federation`, `stage`) for the plug-in `name`."""
-
-
-def stage_requests(spec: TrialSpec) -> list[StageRequest]:
-    """Return what a trial's defense and attack need prepared."""
-    return [*defense_stages(spec), *attack_stages(spec)]
-
-
-def defense_stages(spec: TrialSpec) -> list[StageRequest]:
-    """Return what a trial's defense needs prepared; an adaptive attacker gets what is public of it."""
-    return DEFENSES.get(spec.defense.name).stages(spec.defense.config, spec)
-
-
-def attack_stages(spec: TrialSpec) -> list[StageRequest]:
-    """Return what a trial's attack needs prepared."""
-    return ATTACKS.get(spec.attack.name).stages(spec.attack.config, spec)
 
 
 class Schedule:
@@ -165,18 +151,24 @@ class Schedule:
         if spec.federation is None or self._trained(trial):
             return None
         card = DEFENSES.get(spec.defense.name)
-        stages = self._add_stages(trial, card.stages(spec.defense.config, spec), after=None)
+        stages = self._add_stages(trial, defense_stages(spec), after=None)
         limits = self._limits("federation", spec.defense.name, card.resources)
         item = FederationItem(federation_key(spec), spec, limits.resources, limits.timeout_s)
         return self._add(item, stages, (trial,))
 
     def _add_stages(self, trial: Trial, requests: Sequence[StageRequest], *, after: str | None) -> set[str]:
-        """Add stages; one with inputs that are none of them waits for the federation `after`."""
+        """Add stages; one with inputs that are none of them waits for the federation `after`.
+
+        The untrained model of round 0 waits for no training, only for what its defense brings along.
+        """
         keys = {request.key for request in requests}
         for request in requests:
             limits = self._limits("stage", request.kind, request.resources)
-            waits = {f"stage-{key}" for key in request.inputs if key in keys}
-            if after is not None and len(waits) < len(set(request.inputs)):
+            needs = set(request.inputs)
+            if request.round == 0:
+                needs = needs & keys | {stage.key for stage in defense_stages(trial.spec)}
+            waits = {f"stage-{key}" for key in needs & keys}
+            if after is not None and not needs <= keys:
                 waits.add(after)
             self._add(StageItem(request, trial.spec, limits.timeout_s), waits, (trial,))
         return {f"stage-{key}" for key in keys}

@@ -15,9 +15,11 @@ from attacks.catalog import ENGINE_VERSION
 from attacks.engine.table import table_digest
 from fl.seeds import Streams
 from fl.specs import digest
+from harness.execute.inversions import Inversions
 from harness.execute.known import KNOWN_BYTES, Known, observed
 from harness.execute.pictures import Pictures
 from harness.execute.results import Row, TrialResult
+from harness.metrics.comparison import Truth
 from harness.metrics.features import penultimate_features
 from harness.metrics.identification import draw_gallery
 from harness.metrics.judge import Judge, TrialScore
@@ -46,6 +48,7 @@ class Scorer:
         self._asked = frozenset(metrics)
         self._pictures = Pictures(private_uri)
         self._known: Recent[Hashable, Known] = Recent(KNOWN_BYTES)
+        self._inversions = Inversions(materials)
 
     @cached_property
     def _judge(self) -> Judge:
@@ -61,9 +64,15 @@ class Scorer:
     ) -> TrialResult:
         """Score a trial whose targets are all answered (those that a client refused have no answer)."""
         attacked = [s for s in seen if not s.refused]
-        known = self._know(trial.spec, attacked)
-        score = self._score(attacked, answers, known)
         public = self._is_public(trial.spec)
+        truths: Mapping[str, Truth] = {}
+        if _sees_models(attacked):
+            score = self._inversions.score(trial.spec, attacked, answers)
+            originals = self._inversions.originals(trial.spec, score) if public else {}
+        else:
+            known = self._know(trial.spec, attacked)
+            score, truths = self._score(attacked, answers, known), known.truths
+            originals = _originals(score, truths) if public else {}
         return TrialResult(
             columns={
                 **score.columns,
@@ -77,9 +86,9 @@ class Scorer:
                 **_engine(answers.values()),
             },
             reconstructions=tuple(
-                self._pictures.reconstructions(trial.trial_id, score, answers, known.truths, public=public)
+                self._pictures.reconstructions(trial.trial_id, score, answers, originals, public=public)
             ),
-            traces=tuple(self._pictures.traces(trial.trial_id, snapshots, known.truths, public=public)),
+            traces=tuple(self._pictures.traces(trial.trial_id, snapshots, truths, public=public)),
             usage=usage,
         )
 
@@ -200,11 +209,24 @@ def _scored(target: PrivateTarget, answer: Reconstruction) -> ScoredTarget:
     )
 
 
+def _sees_models(seen: Sequence[Seen]) -> bool:
+    """Whether the adversary sees global models, so that classes are what it is after."""
+    return bool(seen) and seen[0].observation.kind == "global_model"
+
+
+def _originals(score: TrialScore, truths: Mapping[str, Truth]) -> dict[int, torch.Tensor]:
+    """Return the private image that each row was matched with, by the row's position."""
+    originals: dict[int, torch.Tensor] = {}
+    for position, row in enumerate(score.reconstructions):
+        target, index = str(row["target_id"]), row["matched_index"]
+        if target in truths and index is not None:
+            originals[position] = truths[target].images[int(str(index))]
+    return originals
+
+
 def _blind_reason(seen: Sequence[Seen], truth: Dataset | None) -> str | None:
     if not seen:
         return "every observed client refused to train on the model it received"
-    if seen[0].observation.kind == "global_model":
-        return "model inversion is judged by an evaluator, and none was asked for"
     if any(s.secret is None for s in seen):
         return "the recorded observation holds no secret to compare with"
     return None if truth is not None else "the secret's data set is not the one named by public"

@@ -19,4 +19,6 @@ METRICS: Registry[MetricCard[Any]] = Registry(
     "metric", group="leakbench.metrics", card_type=MetricCard, builtin=_builtin
 )
 """Every measure of leakage; the implementation of one of kind `pair` is called as `f(pairs)` with
-`harness.metrics.pairs.Pairs` and returns one float64 value per pair (NaN: undefined for that pair)."""
+`harness.metrics.pairs.Pairs` and returns one float64 value per pair (NaN: undefined for that pair); that of
+one that an evaluator measures is called with `harness.metrics.inversion.Inversion` and returns a float. Both
+may raise `NotApplicableError`, whose message is the reason for a null."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from fl.cards import MetricCard
 from harness.metrics import METRICS
 from harness.metrics.cards_identity import IDENTITY_CARDS
+from harness.metrics.cards_inversion import INVERSION_CARDS
 from harness.metrics.cards_published import PUBLISHED_CARDS
 from harness.metrics.cards_region import REGION_CARDS, RegionSource
 from harness.metrics.declare import PSNR_CAP_DB, metric_card
@@ -168,11 +169,18 @@ CARDS = (
     *REGION_CARDS,
     *IDENTITY_CARDS,
     *PUBLISHED_CARDS,
+    *INVERSION_CARDS,
 )
 
 
 def yardsticks_of(card: MetricCard[Any]) -> tuple[Yardstick, ...]:
-    """Return what a metric is compared with: labels have no floor, ceiling or constant image."""
+    """Return what a metric is compared with.
+
+    Labels have no floor, ceiling or constant image. Model inversion has real images for a ceiling, and for a
+    floor an attack of its own.
+    """
+    if card.evaluated:
+        return ("ceiling",)
     return YARDSTICKS if card.kind == "pair" else ("shuffled",)
 
 
@@ -193,13 +201,26 @@ def trial_columns() -> Iterator[Column]:
     yield Column("region_share", "float", "mean share of an image's pixels that lie in its region")
     yield Column("ssim_upsampled_to", "int", "shorter side that images were upsampled to for SSIM")
     yield Column("lpips_upsampled_to", "int", "shorter side that images were upsampled to for LPIPS")
+    yield Column("evaluator_accuracy", "float", "share of test images that the evaluator names right")
+    yield Column("n_reconstructions", "int", "images made by model inversion")
     yield Column("n_targets", "int", "targets that were attacked")
     yield Column("n_images", "int", "private images behind them")
-    yield Column("n_missed", "int", "private images without a finite reconstruction; they count as worst")
+    yield Column(
+        "n_missed",
+        "int",
+        "private images without a finite reconstruction, which count as worst; model inversion: "
+        "reconstructions that are not finite, which count as misses",
+    )
     yield Column("null_reasons", "str", "JSON: why columns are null, by column name or pattern (`ssim_ci_*`)")
 
 
 def _metric_columns(card: MetricCard[Any]) -> Iterator[Column]:
+    if card.evaluated:
+        yield Column(card.column, "float", card.summary)
+        yield Column(
+            f"ceiling_{card.column}", "float", f"{card.column} of real held-out images in their place"
+        )
+        return
     each = "images" if card.kind == "pair" else "targets"
     yield Column(card.column, "float", f"mean over {each}: {card.summary}")
     for spread in SPREADS:
@@ -214,10 +235,18 @@ def reconstruction_columns() -> Iterator[Column]:
     yield Column("target_id", "str", "the target it was made for")
     yield Column("reconstruction_index", "int", "its position among the target's reconstructions")
     yield Column("matched_index", "int", "position of the private image it was matched with")
-    yield Column("image_id", "str", "id of that private image")
+    yield Column(
+        "image_id",
+        "str",
+        "id of that private image; model inversion: of the one of the target class that is nearest to it by "
+        "the evaluator's features",
+    )
     yield Column("finite", "bool", "whether every pixel is a finite number")
     yield Column("label", "str", "label that the attack recovered with it (JSON)")
-    yield Column("true_label", "str", "label of the matched private image (JSON)")
+    yield Column("true_label", "str", "label of the matched private image, or the target class (JSON)")
+    yield Column("evaluator_label", "int", "class that the evaluator takes it for")
+    yield Column("evaluator_confidence", "float", "probability that the evaluator gives that class")
+    yield Column("hit", "bool", "whether that is the target class")
     for card in METRICS:
         if card.kind == "pair":
             yield Column(card.column, "float", card.summary)

@@ -33,7 +33,8 @@ class TrialScore:
 
     Attributes:
         columns: Values of `catalog.trial_columns()`, all of them; None comes with an entry in `null_reasons`
-            (but for `*_upsampled_to`, where it means that nothing was resized).
+            (but for `*_upsampled_to`, where it means that nothing was resized, and for what an evaluator
+            measures, where updates were observed).
         reconstructions: One row per reconstructed image with `catalog.reconstruction_columns()`, by target,
             then by `reconstruction_index`.
     """
@@ -103,7 +104,7 @@ class Judge:
         sheet.blind(reason, n_targets=len(targets))
         if context.public is not None and len(context.public.images):
             sheet.floors(public_floors(context, self._lpips_of(context.public.images.shape[1])))
-        rows = [row for target in targets for row in _blind_rows(target)]
+        rows = [row for target in targets for row in blind_rows(target)]
         return TrialScore(sheet.columns(), tuple(rows))
 
     def _lpips_of(self, channels: int) -> Lpips:
@@ -147,7 +148,7 @@ def _label_accuracies(targets: Sequence[ScoredTarget], partners: Sequence[int]) 
 
 def _rows(target: ScoredTarget, comparison: Comparison) -> list[Row]:
     truth_of = {partner: index for index, partner in enumerate(comparison.matched) if partner is not None}
-    rows = _blind_rows(target)
+    rows = blind_rows(target)
     for position, index in truth_of.items():
         found: Row = {
             "matched_index": index,
@@ -163,7 +164,8 @@ def _at(values: Mapping[str, Values], index: int) -> Row:
     return {name: number for name, number in numbers.items() if not math.isnan(number)}
 
 
-def _blind_rows(target: ScoredTarget | BlindTarget) -> list[Row]:
+def blind_rows(target: ScoredTarget | BlindTarget) -> list[Row]:
+    """Return the rows of a target's reconstructions with what is known without the truth."""
     finite = is_finite(target.reconstruction).tolist()
     labels = () if target.recovered_labels is None else as_labels(target.recovered_labels)
     empty: Row = dict.fromkeys((column.name for column in reconstruction_columns()), None)

@@ -94,6 +94,26 @@ class ScoreSheet:
         if shuffled:
             self._cells[f"shuffled_{card.column}"] = float(np.mean(shuffled))
 
+    def evaluated(self, own: Mapping[str, float], ceiling: Mapping[str, float]) -> None:
+        """Fill what an evaluator measures, of the attack's own images and of real ones in their place."""
+        self._cells |= {METRICS.get(name).column: value for name, value in own.items()}
+        self.yardstick("ceiling", ceiling)
+
+    def made(self, finite: Sequence[bool]) -> None:
+        """Fill how many images model inversion made, given which are finite."""
+        self._cells["n_reconstructions"] = len(finite)
+        self._cells["n_missed"] = finite.count(False)
+
+    def evaluator(self, accuracy: float | None) -> None:
+        """Fill how good the judge of model inversion is."""
+        self._cells["evaluator_accuracy"] = accuracy
+        if accuracy is None:
+            self._reasons["evaluator_accuracy"] = "the test part holds no images of the evaluator's classes"
+
+    def explain(self, reasons: Mapping[str, str]) -> None:
+        """Note why columns are null, by name or pattern."""
+        self._reasons |= reasons
+
     def sizes(self, images: Tensor) -> None:
         """Fill what `n x C x H x W` images were resized to."""
         self._cells["ssim_upsampled_to"] = ssim_size(images)

@@ -198,12 +198,15 @@ class Applicability:
             return
         observe = self._pools.observe[cell.observe]
         images = world.data.images["private"]
-        reason = without_classes(federation.partition, world.data.task.kind)
+        task, attacker = world.data.task, federation.attacker
+        reason = without_classes(federation.partition, task.kind)
+        if reason is None and attacker is not None:
+            reason = attacker.unfit(task.kind, task.classes)
         reason = reason or shortage(federation.partition, images, federation.clients, world.data.groups)
         if reason is not None:
             self._problems.add(self._pools.federation.variants[cell.federation].mark, reason)
             return
-        most = most_candidates(federation, observe, images_private=images, labels=world.data.task.classes)
+        most = most_candidates(federation, observe, images_private=images, labels=task.classes)
         if targets.value > most:
             sent = "label" if observe.kind == "global_model" else observe.kind
             self._problems.add(

@@ -18,9 +18,14 @@ MFLOP_PER_S = 5e3
 EVALUATION_OVERHEAD_S = 2e-3
 """Assumed cost of a gradient evaluation beside its arithmetic, which rules in small models."""
 MATCHING_COST = 8.0
-"""Gradient matching, in forward passes: forward, backward, and backward through both."""
+"""Gradient matching, in forward passes: forward, backward, and backward through both.
+
+About as much as model inversion, forward and backward through classifier, generator and critic.
+"""
 TRAINING_COST = 3.0
 """A training step, in forward passes: forward, and a backward of twice its cost."""
+SAMPLES = "samples"
+"""Option of attacks on a global model: images per label; the others give one."""
 EXACT_BYTES = 4
 """Bytes of a value of a reconstruction that is kept for scoring."""
 SNAPSHOTS = 30
@@ -109,8 +114,12 @@ class Costs:
         if world is None:
             return Cost(0.0, ROW_BYTES)
         attack, federation = pools.attack[cell.attack], pools.federation[cell.federation]
-        clients = pools.observe[cell.observe].clients if world.observes == "aggregate" else 1
-        images = pools.targets[cell.targets] * clients * _images_per_update(federation, world.data)
+        if world.observes == "global_model":
+            each = float(getattr(attack.config, SAMPLES, 1))
+        else:
+            clients = pools.observe[cell.observe].clients if world.observes == "aggregate" else 1
+            each = clients * _images_per_update(federation, world.data)
+        images = pools.targets[cell.targets] * each
         pixels = world.data.channels * world.data.size**2
         stored = images * (1 + SNAPSHOTS + EXACT_BYTES) * pixels + ROW_BYTES
         model, data = pools.model[cell.model], pools.data[cell.data]

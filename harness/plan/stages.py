@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fl.cards import StageRequest, no_stages
 from harness.config.matrix import Matrix
 from harness.config.sections import Cell
+from harness.plan.stage_requests import attack_stages, defense_stages, judge_stages
 
 FEDERATION = "federation"
 
@@ -17,7 +18,7 @@ class StageCount(NamedTuple):
     """How far one kind of stage is shared.
 
     Attributes:
-        kind: `federation`, or the word of a plug-in's stage, such as `prior`.
+        kind: `federation`, or the word of a plug-in's or the judge's stage, such as `prior`, `evaluator`.
         distinct: How many have to be made.
         trials: How many trials use one.
     """
@@ -49,6 +50,7 @@ class SharedStages:
         plugins, pools = matrix.plugins, matrix.pools
         self._attacks = [plugins.attacks.get(v.value.name) for v in pools.attack.variants]
         self._defenses = [plugins.defenses.get(v.value.plugin.name) for v in pools.defense.variants]
+        self._judge: dict[tuple[int, int, int], list[StageRequest]] = {}
 
     def federation(self, cell: Cell, seed: int) -> FederationId | None:
         """Return the federation of a trial; None for a recorded observation."""
@@ -58,15 +60,20 @@ class SharedStages:
         return FederationId(cell.data, cell.defense, cell.federation, cell.model, manipulation, seed)
 
     def requests(self, cell: Cell, seed: int) -> list[StageRequest]:
-        """Return the stages that a trial's plug-ins ask for."""
+        """Return the stages that a trial's plug-ins and its judge ask for."""
         attack, defense = self._attacks[cell.attack], self._defenses[cell.defense]
+        judge = self._judge_requests(cell, seed)
         if attack.stages is no_stages and defense.stages is no_stages:
-            return []
+            return judge
         spec = self._matrix.pools.spec(cell, seed)
-        return [
-            *defense.stages(spec.defense.config, spec),
-            *attack.stages(spec.attack.config, spec),
-        ]
+        return [*defense_stages(spec, defense), *attack_stages(spec, attack), *judge]
+
+    def _judge_requests(self, cell: Cell, seed: int) -> list[StageRequest]:
+        """Return the judge's stages, which are those of the data and of what is observed."""
+        key = (cell.data, cell.observe, cell.recorded)
+        if key not in self._judge:
+            self._judge[key] = judge_stages(self._matrix.pools.spec(cell, seed))
+        return self._judge[key]
 
     def counts(self, trials: Iterable[tuple[Cell, int]]) -> list[StageCount]:
         """Return how far the stages of `trials` are shared, federations first."""

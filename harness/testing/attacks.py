@@ -91,6 +91,22 @@ class AttackConformance:
         alone = self._solve(tasks[1:2])["task-1"]
         _check_same(together["task-1"], alone, "no company")
 
+    def test_trials_do_not_mix(self) -> None:
+        """Labels of one model are recovered together, and without regard to other trials in the same call."""
+        problem = self.problem()
+        if problem.observes != "global_model":
+            return
+        tasks = [
+            self._task(problem, task_id=f"{trial}/{target}", seed=trial, target=target, group=str(trial))
+            for target in range(2)
+            for trial in range(2)
+        ]
+        together = self._solve(tasks)
+        for trial in range(2):
+            alone = self._solve([task for task in tasks if task.group == str(trial)])
+            for task_id, answer in alone.items():
+                _check_same(together[task_id], answer, "no other trial")
+
     def test_observation_is_left_alone(self) -> None:
         """Nothing the task holds is written to, nor is torch's global generator."""
         problem = self.problem()
@@ -134,6 +150,8 @@ class AttackConformance:
         task_id: str = "small",
         seed: int | None = None,
         max_evaluations: int | None = None,
+        target: int = 0,
+        group: str = "",
     ) -> AttackTask[Any]:
         return problem.attack_task(
             self._config,
@@ -141,6 +159,8 @@ class AttackConformance:
             seed=seed,
             artifacts=self.artifacts(problem),
             max_evaluations=max_evaluations,
+            target=target,
+            group=group,
         )
 
     def _solve(

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from attacks.base import AttackTask, Simulate
 from defenses.base import AdversaryContext, ClientContext, ClientDefense, Defense, Step
@@ -27,26 +26,15 @@ from fl.types import (
     ModelState,
     Observation,
     RoundView,
+    StageContext,
     Update,
 )
 from harness.testing.small_env import SmallEnv, wrap_with
+from harness.testing.small_images import SmallPublicData, blobs
 
 SIZE = 16
 PUBLIC_IMAGES = 32
 MULTICLASS = Task("multiclass", 10)
-
-
-@dataclass(frozen=True)
-class SmallPublicData:
-    """The attacker's own images (`fl.types.PublicData`)."""
-
-    images: Tensor
-    labels: Tensor
-
-    @property
-    def mean_image(self) -> Tensor:
-        """`C x H x W`, the mean of `images`."""
-        return self.images.mean(0)
 
 
 @dataclass(frozen=True)
@@ -215,6 +203,8 @@ class SmallProblem:
         mirrored: bool = True,
         unperturbed: bool = False,
         max_evaluations: int | None = None,
+        target: int = 0,
+        group: str = "",
     ) -> AttackTask[Any]:
         """Return the task of attacking this client.
 
@@ -227,6 +217,8 @@ class SmallProblem:
             mirrored: Whether an adaptive attacker is handed the defense's mirror.
             unperturbed: Whether it takes the defense out of the recovered batch, instead of all else.
             max_evaluations: Gradient evaluations it may spend.
+            target: Which target of its trial; the label to recover from a global model.
+            group: The trial whose targets are attacked together.
         """
         known = self.defense if adaptive and not unperturbed else None
         context = replace(self.client_context, read_images=_refuse)
@@ -234,19 +226,31 @@ class SmallProblem:
             task_id=task_id,
             observation=self.observation,
             config=config,
-            streams=Streams(self.seed if seed is None else seed).at(target=0),
+            streams=Streams(self.seed if seed is None else seed).at(target=target),
             public=self.public,
             simulate=self.simulator(None if known is None else known.simulated(context, self.observation)),
             adaptive=adaptive,
             defense=known if known is not None and mirrored else None,
             artifacts=artifacts or {},
-            target_label=0 if self.observes == "global_model" else None,
+            target_label=target if self.observes == "global_model" else None,
             max_evaluations=max_evaluations,
             unperturb=(
                 partial(_unperturb, self.defense, self.adversary())
                 if self.defense is not None and adaptive and unperturbed
                 else None
             ),
+            group=group,
+        )
+
+    def stage_context(self) -> StageContext:
+        """Return what a stage of the attacker's may use, the observed model included."""
+        return StageContext(
+            streams=Streams(self.seed),
+            device=torch.device("cpu"),
+            public=self.public,
+            build=partial(materialise, wrap=partial(wrap_with, self.defense)),
+            progress=_unwatched,
+            model=self.sent,
         )
 
     def step(self, stream: torch.Generator) -> Step:
@@ -271,10 +275,8 @@ class SmallProblem:
         return self.images[positions], self.labels[positions]
 
 
-def blobs(n: int, image: ImageSpec, stream: torch.Generator) -> Tensor:
-    """Draw n smooth images in [0, 1], `n x C x H x W`: 4 x 4 noise, enlarged."""
-    coarse = torch.rand(n, image.channels, 4, 4, generator=stream)
-    return F.interpolate(coarse, size=(image.size, image.size), mode="bilinear", align_corners=True)
+def _unwatched(share: float, words: str) -> None:
+    """Show progress to no one."""
 
 
 def _refuse(image_ids: tuple[str, ...]) -> tuple[Tensor, Tensor]:

@@ -20,9 +20,9 @@ from fl.cards import always_compatible
 from fl.types import Artifact, Secret
 from harness.execute.bundle import solve_bundle
 from harness.execute.federate import run_federation
-from harness.execute.schedule import stage_requests
 from harness.execute.work import BundleItem, FederationItem
 from harness.plan.keys import federation_key
+from harness.plan.stage_requests import stage_requests
 
 
 class Notebook(Attack):

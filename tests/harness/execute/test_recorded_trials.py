@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from fl import recorded
+from harness.config.matrix import load_matrix
+from harness.plan.planner import make_plan
 
 
 @pytest.fixture
@@ -56,3 +58,23 @@ def test_a_recording_is_known_by_its_content(recording, rows_of, tmp_path):
     after = rows_of(text % moved)
 
     assert after["trial_id"].tolist() == before["trial_id"].tolist()
+
+
+@pytest.mark.parametrize("attack", ["gmi", "kedmi", "plgmi", "vmi"])
+def test_a_recorded_model_does_not_say_which_classes_to_recover(
+    attack, workshop, trials_of, write_matrix, tmp_path
+):
+    text = "matrix: {attack: [random_guess], observe: [{kind: global_model}], targets: [1]}"
+    (trial,) = trials_of(text)
+    (seen,) = workshop().materials.seen(trial.spec)
+    path = tmp_path / "model.safetensors"
+    recorded.write(path, seen.observation)
+    public = "public: {name: digits, size: 8}"
+    text = (
+        f"defaults: {{observation: {{file: {path}, {public}}}, targets: 1}}\nmatrix: {{attack: [{attack}]}}"
+    )
+    plan = make_plan(load_matrix(write_matrix(text)), {})
+
+    (reason,) = plan.reasons()
+    assert reason.startswith(f"attack {attack!r}: ")
+    assert "which classes to recover" in reason

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fl.generators import stage
-from harness.execute.schedule import stage_requests
+from harness.plan.stage_requests import stage_requests
 
 STUDY = """
 defaults:

@@ -12,7 +12,8 @@ from attacks.problem import Problem
 from fl.errors import BenchError
 from fl.types import Artifact
 from harness.execute.environment import Environment, make_task
-from harness.execute.schedule import attack_stages, defense_stages, stage_requests, trials_filling
+from harness.execute.schedule import trials_filling
+from harness.plan.stage_requests import attack_stages, defense_stages, stage_requests
 
 STUDY = """
 defaults:

@@ -80,13 +80,18 @@ def score(targets, judge=None, **changes):
 
 
 def unexplained(columns):
-    """Return null columns that no reason covers."""
+    """Return null columns that no reason covers, but for what only an evaluator measures."""
     reasons = json.loads(columns["null_reasons"])
+    evaluated = [card.column for card in METRICS if card.evaluated] + [
+        "evaluator_accuracy",
+        "n_reconstructions",
+    ]
     return [
         name
         for name, value in columns.items()
         if value is None
         and not name.endswith("_upsampled_to")
+        and name.removeprefix("ceiling_") not in evaluated
         and not any(fnmatch(name, pattern) for pattern in reasons)
     ]
 

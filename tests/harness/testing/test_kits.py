@@ -82,6 +82,17 @@ def test_the_attack_kit_catches(attack, check, message):
         getattr(Kit(), check)()
 
 
+def test_the_attack_kit_catches_trials_that_mix():
+    class Kit(AttackConformance):
+        card = replace(RANDOM_GUESS, observes=frozenset({"global_model"}))
+
+        def _attack(self):
+            return Sociable()
+
+    with pytest.raises(AssertionError, match="no other trial"):
+        Kit().test_trials_do_not_mix()
+
+
 class InPlaceClient(ClientDefense):
     def protect(self, update, step):
         for tensor in update.tensors.values():
