@@ -17,6 +17,7 @@ from attacks.cards_ggl import CARDS as GGL_CARDS
 from attacks.cards_gifd import CARDS as GIFD_CARDS
 from attacks.cards_gradinversion import CARDS as GRADINVERSION_CARDS
 from attacks.compatibility import labels_unreadable, matches_lengths, no_mean_image
+from attacks.inversion.cards import INVERSION_CARDS
 from fl.cards import AttackCard, Reference, Resources, Setting
 from fl.errors import DataUnavailableError
 from fl.specs import Config, NoConfig, added_later
@@ -266,6 +267,7 @@ CARDS: tuple[AttackCard[Any], ...] = (
     *GENERATIVE_CARDS,
     *GIFD_CARDS,
     *GGL_CARDS,
+    *INVERSION_CARDS,
     RANDOM_GUESS,
     MEAN_IMAGE,
 )

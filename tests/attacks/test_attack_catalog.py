@@ -51,11 +51,16 @@ def test_every_attack_is_registered_under_its_name():
         "ggl",
         "gias",
         "gifd",
+        "gmi",
         "gradinversion",
         "idlg",
         "inverting_gradients",
+        "kedmi",
         "mean_image",
+        "plgmi",
         "random_guess",
+        "random_prior",
+        "vmi",
     ]
 
 

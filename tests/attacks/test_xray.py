@@ -23,7 +23,7 @@ from fl.types import Architecture, ImageSpec, Knowledge, ModelState, Observation
 from harness.metrics.closeness import closeness
 from harness.metrics.comparison import Sides, Truth
 from harness.testing import SmallEnv
-from harness.testing.problems import blobs
+from harness.testing.small_images import blobs
 
 LR = 0.01
 IMAGE = ImageSpec(1, 16, (0.449,), (0.226,))
