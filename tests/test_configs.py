@@ -16,7 +16,17 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 SEEDS = CONFIGS / "seeds"
-NEEDS_FILES = {SEEDS / f"{name}.yaml" for name in ("xray", "shadowdef", "ggl_celeba", "ggl_imagenet")}
+NEEDS_FILES = {
+    SEEDS / f"{name}.yaml"
+    for name in (
+        "xray",
+        "shadowdef",
+        "ggl_celeba",
+        "ggl_imagenet",
+        "fedinverse_mnist",
+        "fedinverse_celeba",
+    )
+}
 """Matrices on data, and generators, that every user gets for themselves."""
 
 
@@ -60,4 +70,4 @@ def test_smoke_passes_through_every_attack_and_defense():
     assert {card.name for card in ATTACKS if card.origin == "attacks"} <= {spec.attack.name for spec in specs}
     assert {card.name for card in DEFENSES if card.origin == "defenses"} <= {s.defense.name for s in specs}
     assert {spec.federation.algorithm for spec in specs} == {"fedsgd", "fedavg"}
-    assert {spec.observe.kind for spec in specs} == {"update", "aggregate"}
+    assert {spec.observe.kind for spec in specs} == {"update", "aggregate", "global_model"}

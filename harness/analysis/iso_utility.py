@@ -18,7 +18,8 @@ from defenses import DEFENSES
 from fl.data import DATASETS
 from fl.errors import BenchError
 from fl.specs import canonical_json
-from harness.analysis.leakage import Metric, leaks, utilities, worst
+from harness.analysis.leakage import leaks, utilities, worst
+from harness.analysis.measures import Metric
 from harness.analysis.uncertainty import Estimate
 
 if TYPE_CHECKING:
@@ -145,7 +146,9 @@ class Curve:
         return edge
 
 
-def iso_utility(labelled: pd.DataFrame, accuracy_drop: float, *, metric: Metric = "ssim") -> list[IsoUtility]:
+def iso_utility(
+    labelled: pd.DataFrame, accuracy_drop: float, *, metric: Metric | None = None
+) -> list[IsoUtility]:
     """Return every defense of an experiment where it costs `accuracy_drop`, by setting and defense.
 
     Args:
@@ -156,7 +159,7 @@ def iso_utility(labelled: pd.DataFrame, accuracy_drop: float, *, metric: Metric 
     return [curve.at(accuracy_drop) for curve in curves(labelled, metric=metric)]
 
 
-def curves(labelled: pd.DataFrame, *, metric: Metric = "ssim") -> list[Curve]:
+def curves(labelled: pd.DataFrame, *, metric: Metric | None = None) -> list[Curve]:
     """Return every defense of an experiment with its configurations."""
     strongest = worst(leaks(labelled, metric=metric))
     complete = labelled[labelled["status"] == "complete"]

@@ -17,6 +17,8 @@ from attacks import ATTACKS
 from defenses import DEFENSES
 from fl.data import DATASETS
 from fl.models import MODELS
+from fl.specs import canonical_json, digest
+from harness.analysis.measures import Seen, seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,15 +28,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Flat = dict[str, Any]
+LONG_LIST = 10
+"""Lists with more values than this are told by their ends, their length and a hash."""
 NESTED = ("federation", "observe", "threat_model")
 """Sections of a spec that are mappings of options, not plug-ins."""
 
 
 def with_labels(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials with `setting`, `condition`, `defense_label` and `attack_label` added.
+    """Return the trials with what tells them apart added, for people.
 
-    A setting is a data set and a model; conditions (batch size, observed round, ...) are what else differs
-    within a setting besides defense, attack, attacker and seed.
+    Added are `setting`, `condition`, `circumstances`, `seen`, `defense_label` and `attack_label`. A setting
+    is a data set and a model, or two settings where the adversary sees updates in some trials and models in
+    others (`seen`). Conditions (batch size, observed round, ...) are what else differs within a setting
+    besides defense, attack, attacker and seed; circumstances are conditions but for the observed round.
+    `round` becomes the round that is attacked, where `observe.rounds` names several.
 
     Args:
         trials: Rows of `trials/`, each with its `spec`.
@@ -42,10 +49,16 @@ def with_labels(trials: pd.DataFrame) -> pd.DataFrame:
     specs = [json.loads(spec) for spec in trials["spec"]]
     data = _plugin_labels(_each(specs, _source), DATASETS)
     models = _plugin_labels(_each(specs, lambda spec: spec.get("model")), MODELS)
-    settings = [f"{one}, {other}" if other else one for one, other in zip(data, models, strict=True)]
+    views = [seen(spec["observe"]["kind"]) for spec in specs]
+    settings = _settings(
+        [f"{one}, {other}" if other else one for one, other in zip(data, models, strict=True)], views
+    )
     return trials.assign(
         setting=settings,
         condition=_conditions(settings, _each(specs, _circumstances)),
+        circumstances=_conditions(settings, _each(specs, _without_round)),
+        seen=views,
+        round=[_attacked_round(spec["observe"]) for spec in specs],
         defense_label=_plugin_labels(_without_budgets(_each(specs, lambda spec: spec["defense"])), DEFENSES),
         attack_label=_plugin_labels(_each(specs, lambda spec: spec["attack"]), ATTACKS),
     )
@@ -55,6 +68,15 @@ def _each(specs: Sequence[Mapping[str, Any]], part: Callable[[Mapping[str, Any]]
     """Return `part` of every spec; equal parts are one object, so that what is told of them is told once."""
     known: dict[str, T] = {}
     return [known.setdefault(json.dumps(found), found) for found in map(part, specs)]
+
+
+def _settings(names: Sequence[str], views: Sequence[Seen]) -> list[str]:
+    """Return the names of settings: two of one where models are seen in some trials, updates in others."""
+    both = {name for name, view in zip(names, views, strict=True) if view == "updates"}
+    return [
+        f"{name}, model inversion" if view == "models" and name in both else name
+        for name, view in zip(names, views, strict=True)
+    ]
 
 
 def _source(spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -70,6 +92,15 @@ def _circumstances(spec: Mapping[str, Any]) -> Flat:
     if spec.get("public") is not None:
         sections["public"] = {"name": spec["public"]["name"], **spec["public"]["config"]}
     return {**_flattened(sections), "targets": spec["targets"]}
+
+
+def _attacked_round(observe: Mapping[str, Any]) -> int:
+    attacked: int = max(observe["rounds"]) if observe.get("rounds") else observe["round"]
+    return attacked
+
+
+def _without_round(spec: Mapping[str, Any]) -> Flat:
+    return {key: value for key, value in _circumstances(spec).items() if key != "observe.round"}
 
 
 def _without_budgets(defenses: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -172,6 +203,9 @@ def _short(key: str) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list) and len(value) > LONG_LIST:
+        ends = f"[{_text(value[0])}, ..., {_text(value[-1])}]"
+        return f"{ends} ({len(value)} values, {digest(canonical_json(value))[:6]})"
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(value)

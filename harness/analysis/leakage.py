@@ -2,7 +2,8 @@
 
 Means are over trials, which have the same number of targets; seeds are resampled as wholes, since trials of
 one seed attack the same images of the same clients. Within a setting, conditions (rounds, batch sizes) are
-taken together unless they are asked for apart.
+taken together unless they are asked for apart; of model inversion only the last observed round counts, whose
+model is the one that was made to be used.
 """
 
 from __future__ import annotations
@@ -10,30 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-import numpy as np
-
-from attacks import ATTACKS
+from harness.analysis.floors import floors, with_floors
+from harness.analysis.measures import MEASURES, SHOWN, Metric, metric_of
 from harness.analysis.uncertainty import Estimate, Verdict, clustered_mean, holm, verdict
-from harness.metrics.declare import PSNR_CAP_DB
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Metric = Literal["ssim", "psnr_db", "lpips"]
-LEAKS_MORE: Mapping[Metric, Literal["higher", "lower"]] = {
-    "ssim": "higher",
-    "psnr_db": "higher",
-    "lpips": "lower",
-}
-SHOWN = ("psnr_db", "ssim", "lpips", "success_rate")
-"""Metrics that tables show."""
-BOUNDS: Mapping[str, tuple[float, float]] = {
-    "psnr_db": (-np.inf, PSNR_CAP_DB),
-    "ssim": (-1.0, 1.0),
-    "lpips": (0.0, np.inf),
-    "success_rate": (0.0, 1.0),
-}
-"""Where the means of `SHOWN` can lie, and so their intervals."""
 UTILITIES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc")
 CELL = ("setting", "defense_label", "noise_budget", "attack_label", "attacker")
 READ = ("success_rate", "floor_success_rate", "psnr_db_max", "n_targets", "condition", "seed", "defense")
@@ -62,6 +46,7 @@ class Leak(NamedTuple):
             images than the floor has by chance. `not measured`: nothing to compare with.
         versus_none: Paired with the same attack on no defense, adjusted for all comparisons in the setting.
         difference: That paired difference of the metric, defense minus none; None for `none` itself.
+        metric: What `excess`, `floor` and `difference` are told by.
     """
 
     setting: str
@@ -78,6 +63,7 @@ class Leak(NamedTuple):
     finding: Finding
     versus_none: Verdict | None
     difference: Estimate | None
+    metric: Metric
 
 
 class Utility(NamedTuple):
@@ -100,27 +86,35 @@ class Utility(NamedTuple):
 
 def attacked(trials: pd.DataFrame) -> pd.DataFrame:
     """Return the complete trials of attacks, floors left out."""
-    floors = {card.name for card in ATTACKS if card.family == "floor"}
-    return trials[(trials["status"] == "complete") & ~trials["attack"].isin(floors)]
+    return trials[(trials["status"] == "complete") & ~trials["attack"].isin(floors())]
 
 
-def leaks(labelled: pd.DataFrame, *, metric: Metric = "ssim") -> list[Leak]:
+def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return trials without those that invert models of earlier rounds than the last observed one."""
+    inverted = rows["seen"] == "models"
+    if not inverted.any():
+        return rows
+    last = rows.groupby(["setting", "circumstances"])["round"].transform("max")
+    return rows[~inverted | (rows["round"] == last)]
+
+
+def leaks(labelled: pd.DataFrame, *, metric: Metric | None = None) -> list[Leak]:
     """Return every attack on every defense, in the order of settings, defenses, budgets and attacks.
 
     Args:
         labelled: Trials with labels (`labels.with_labels`).
-        metric: What leakage is measured by.
+        metric: What leakage is measured by, in settings where it can be; by default the first of
+            `measures.TOLD_BY`.
     """
     found = []
-    rows = attacked(labelled)
-    metrics = dict.fromkeys((metric, *SHOWN))
-    read = [name for name in (*CELL, *READ, *metrics, f"floor_{metric}") if name in rows]
-    for _, of_setting in rows[list(dict.fromkeys(read))].groupby("setting", sort=False):
-        none = _undefended(of_setting, metric)
-        cells = [
-            _leak(cell, none, metric) for _, cell in of_setting.groupby(list(CELL), sort=False, dropna=False)
-        ]
-        found += _judged(cells, metric)
+    rows = at_the_end(attacked(with_floors(labelled)))
+    for _, of_setting in rows.groupby("setting", sort=False):
+        told = metric_of(of_setting, metric)
+        wanted = dict.fromkeys((*CELL, *READ, told, f"floor_{told}", *SHOWN[of_setting["seen"].iloc[0]]))
+        read = [name for name in wanted if name in of_setting]
+        none = _undefended(of_setting, told)
+        cells = of_setting[read].groupby(list(CELL), sort=False, dropna=False)
+        found += _judged([_leak(cell, none, told) for _, cell in cells], told)
     return sorted(found, key=_order)
 
 
@@ -164,9 +158,10 @@ def _leak(
     cell: pd.DataFrame, none: Mapping[tuple[str, str], pd.Series[float]], metric: Metric
 ) -> tuple[Leak, float]:
     """Return a leak that is not judged yet against `none`, and the p-value of its difference."""
-    sign = 1.0 if LEAKS_MORE[metric] == "higher" else -1.0
     seeds = cell["seed"].tolist()
-    excess = clustered_mean(sign * (cell[metric] - cell[f"floor_{metric}"]).to_numpy(), seeds)
+    told = MEASURES[metric]
+    beyond = told.sign * (cell[metric] - cell[f"floor_{metric}"])
+    excess = clustered_mean(beyond.to_numpy(), seeds).within(*told.span)
     first = cell.iloc[0]
     difference = None if first["defense"] == "none" else _difference(cell, none, metric)
     leak = Leak(
@@ -179,8 +174,8 @@ def _leak(
         targets=int(cell["n_targets"].sum()),
         excess=excess,
         metrics={
-            name: clustered_mean(cell[name].to_numpy(), seeds).within(*BOUNDS[name])
-            for name in SHOWN
+            name: clustered_mean(cell[name].to_numpy(), seeds).within(shown.low, shown.high)
+            for name, shown in MEASURES.items()
             if name in cell
         },
         floor=float(cell[f"floor_{metric}"].mean()),
@@ -188,6 +183,7 @@ def _leak(
         finding=_finding(excess, cell),
         versus_none=None,
         difference=difference,
+        metric=metric,
     )
     return leak, float("nan") if difference is None else difference.p_value
 
@@ -197,7 +193,9 @@ def _judged(cells: Sequence[tuple[Leak, float]], metric: Metric) -> list[Leak]:
     return [
         leak
         if leak.difference is None
-        else leak._replace(versus_none=verdict(leak.difference, p_value, leaks_more=LEAKS_MORE[metric]))
+        else leak._replace(
+            versus_none=verdict(leak.difference, p_value, leaks_more=MEASURES[metric].leaks_more)
+        )
         for (leak, _), p_value in zip(cells, adjusted, strict=True)
     ]
 

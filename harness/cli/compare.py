@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from fl.errors import UsageError
+from harness.analysis.measures import METRICS
 from harness.cli.output import console, emit_json, json_option, table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from harness.analysis.iso_utility import IsoUtility
-    from harness.analysis.leakage import Metric
+    from harness.analysis.measures import Metric
     from harness.analysis.uncertainty import Estimate
 
 HEADINGS = ("defense", "accuracy drop", "noise budget", "from", "to", "drop there", "leakage there", "note")
@@ -35,13 +36,11 @@ HEADINGS = ("defense", "accuracy drop", "noise budget", "from", "to", "drop ther
 )
 @click.option(
     "--metric",
-    type=click.Choice(["ssim", "psnr_db", "lpips"]),
-    default="ssim",
-    show_default=True,
-    help="What leakage is measured by, always relative to the best floor.",
+    type=click.Choice(METRICS),
+    help="What leakage is measured by, relative to the best floor; by default ssim, of models attack_top1.",
 )
 @json_option
-def command(*, experiment: str, drops: Sequence[float], metric: str, as_json: bool) -> int:
+def command(*, experiment: str, drops: Sequence[float], metric: str | None, as_json: bool) -> int:
     """Show, for every defense, the noise budget that costs a given accuracy and what leaks there.
 
     Accuracy is compared with `none` seed by seed; leakage is that of the strongest attack, beyond the best
@@ -64,7 +63,7 @@ def command(*, experiment: str, drops: Sequence[float], metric: str, as_json: bo
     complete = trials[trials["status"] == "complete"].reset_index(drop=True)
     found = [
         curve.at(drop)
-        for curve in curves(with_labels(complete), metric=cast("Metric", metric))
+        for curve in curves(with_labels(complete), metric=cast("Metric | None", metric))
         for drop in drops
     ]
     if as_json:

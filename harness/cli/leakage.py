@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from statistics import fmean, median
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,8 @@ class Leakage(NamedTuple):
         psnr_db: Median over them of the median PSNR.
         success_rate: Mean over them of the share of images reconstructed.
         floor_db: The same median for the floor attack that came nearest.
+        attack_top1: Mean over those that invert models of their attack accuracy.
+        floor_top1: The same mean for the floor attack that came nearest.
     """
 
     group: Group
@@ -37,6 +40,8 @@ class Leakage(NamedTuple):
     psnr_db: float | None
     success_rate: float | None
     floor_db: float | None
+    attack_top1: float | None
+    floor_top1: float | None
 
 
 class Tally:
@@ -44,17 +49,17 @@ class Tally:
 
     def __init__(self) -> None:
         self._attacks: dict[Group, list[TrialDone]] = defaultdict(list)
-        self._floors: dict[Group, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self._floors: dict[Group, dict[str, list[TrialDone]]] = defaultdict(lambda: defaultdict(list))
 
     def add(self, done: TrialDone) -> None:
         """Count a trial, if it is complete."""
         if done.status != "complete":
             return
         group = Group(done.dataset or "recorded", done.defense, done.noise_budget)
-        if not _is_floor(done.attack):
+        if _is_floor(done.attack):
+            self._floors[group][done.attack].append(done)
+        else:
             self._attacks[group].append(done)
-        elif done.psnr_db is not None:
-            self._floors[group][done.attack].append(done.psnr_db)
 
     def rows(self) -> list[Leakage]:
         """Return one row per group, sorted."""
@@ -62,16 +67,22 @@ class Tally:
 
     def _row(self, group: Group) -> Leakage:
         trials = self._attacks.get(group, [])
-        psnr = [trial.psnr_db for trial in trials if trial.psnr_db is not None]
-        success = [trial.success_rate for trial in trials if trial.success_rate is not None]
-        floors = [median(values) for values in self._floors.get(group, {}).values()]
+        floors = self._floors.get(group, {}).values()
         return Leakage(
             group,
             len(trials),
-            median(psnr) if psnr else None,
-            fmean(success) if success else None,
-            max(floors, default=None),
+            _over(median, (trial.psnr_db for trial in trials)),
+            _over(fmean, (trial.success_rate for trial in trials)),
+            _over(max, (_over(median, (trial.psnr_db for trial in own)) for own in floors)),
+            _over(fmean, (trial.attack_top1 for trial in trials)),
+            _over(max, (_over(fmean, (trial.attack_top1 for trial in own)) for own in floors)),
         )
+
+
+def _over(together: Callable[[list[float]], float], values: Iterable[float | None]) -> float | None:
+    """Return known values taken together, None where there are none."""
+    known = [value for value in values if value is not None]
+    return together(known) if known else None
 
 
 def _is_floor(attack: str) -> bool:
@@ -81,21 +92,24 @@ def _is_floor(attack: str) -> bool:
 
 
 def leakage_table(rows: list[Leakage]) -> Table:
-    """Return leakage so far as a table for people."""
-    columns = ("data", "defense", "noise budget", "trials", "median PSNR dB", "success rate", "floor dB")
-    cells = [
-        (
-            row.group.dataset,
-            row.group.defense,
-            f"{row.group.noise_budget:g}",
-            row.trials,
-            _number(row.psnr_db, "{:.1f}"),
-            _number(row.success_rate, "{:.2f}"),
-            _number(row.floor_db, "{:.1f}"),
-        )
-        for row in rows
-    ]
-    return table(columns, cells, numbers=columns[2:])
+    """Return leakage so far as a table for people, of updates, of models or of both."""
+    models = any(row.attack_top1 is not None or row.floor_top1 is not None for row in rows)
+    updates = not models or any(row.psnr_db is not None or row.floor_db is not None for row in rows)
+    columns = ["data", "defense", "noise budget", "trials"]
+    columns += ["median PSNR dB", "success rate", "floor dB"] * updates
+    columns += ["attack top-1", "floor top-1"] * models
+    return table(columns, [_cells(row, updates=updates, models=models) for row in rows], numbers=columns[2:])
+
+
+def _cells(row: Leakage, *, updates: bool, models: bool) -> list[str | int | None]:
+    cells: list[str | int | None] = [row.group.dataset, row.group.defense, f"{row.group.noise_budget:g}"]
+    cells.append(row.trials)
+    if updates:
+        cells += [_number(row.psnr_db, "{:.1f}"), _number(row.success_rate, "{:.2f}")]
+        cells.append(_number(row.floor_db, "{:.1f}"))
+    if models:
+        cells += [_number(row.attack_top1, "{:.2f}"), _number(row.floor_top1, "{:.2f}")]
+    return cells
 
 
 def _number(value: float | None, form: str) -> str | None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from fl.errors import UsageError
+from harness.analysis.measures import METRICS
 from harness.cli.output import duration
 
 if TYPE_CHECKING:
-    from harness.analysis.leakage import Metric
+    from harness.analysis.measures import Metric
     from harness.report.page import Format
 
 
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--metric",
-    type=click.Choice(["ssim", "psnr_db", "lpips"]),
-    default="ssim",
-    show_default=True,
-    help="What leakage is measured by, always relative to the best floor.",
+    type=click.Choice(METRICS),
+    help="What leakage is measured by, relative to the best floor; by default ssim, of models attack_top1.",
 )
 @click.option("--include-private", is_flag=True, help="Show pictures of private data, too; says how many.")
-def command(*, experiment: str, output: str, form: str | None, metric: str, include_private: bool) -> None:
+def command(
+    *, experiment: str, output: str, form: str | None, metric: str | None, include_private: bool
+) -> None:
     """Write an experiment's results as one self-contained page: no network, no script.
 
     Who attacks and what is known, every defense under its strongest attack, the trade-off between leakage
@@ -53,11 +54,12 @@ def command(*, experiment: str, output: str, form: str | None, metric: str, incl
     results = load(experiment, images=True)
     if not (results.trials["status"] == "complete").any():
         raise UsageError(f"expected complete trials in {experiment}, got none; `bench run` makes them")
-    if results.trials[metric].isna().all() and results.trials["psnr_db"].notna().any():
+    judged = any(results.trials[usual].notna().any() for usual in ("psnr_db", "attack_top1"))
+    if metric is not None and judged and results.trials[metric].isna().all():
         raise UsageError(
             f"expected {metric} in a complete trial of {experiment}, got none; its null_reasons say why"
         )
-    report = gather(results, metric=cast("Metric", metric), include_private=include_private)
+    report = gather(results, metric=cast("Metric | None", metric), include_private=include_private)
     text = render(report, cast("Format", form or ("md" if output.endswith(".md") else "html")))
     try:
         Path(output).write_text(text, encoding="utf-8")

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import UsageError
+from harness.analysis.floors import with_floors
 from harness.analysis.labels import with_labels
-from harness.analysis.leakage import leaks, worst
+from harness.analysis.measures import SHOWN, seen
+from harness.cli.findings import facts, print_findings
 from harness.cli.output import console, duration, emit_json, table
 from harness.metrics import METRICS
 from harness.metrics.declare import PSNR_CAP_DB
 from harness.results import AXES, Results, load
+from harness.store.schema import core_schema
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
-
-    from harness.analysis.leakage import Leak
-    from harness.analysis.uncertainty import Estimate
 
 COMPARED = ("dataset", "model", "defense", "noise_budget", "attack", "attacker")
 """What every summary is grouped by."""
@@ -32,9 +31,24 @@ MEASURES = {
     "lpips": ("LPIPS", "mean", "{:.3f}"),
     "floor_psnr_db": ("floor PSNR dB", "mean", "{:.1f}"),
     "ceiling_psnr_db": ("ceiling PSNR dB", "mean", "{:.1f}"),
+    "attack_top1": ("attack top-1", "mean", "{:.2f}"),
+    "attack_top5": ("attack top-5", "mean", "{:.2f}"),
+    "ceiling_attack_top1": ("ceiling top-1", "mean", "{:.2f}"),
+    "knn_distance": ("KNN distance", "mean", "{:.1f}"),
+    "evaluator_fid": ("evaluator FID", "mean", "{:.1f}"),
     "accuracy": ("accuracy", "mean", "{:.3f}"),
 }
 """Column of `trials/`: heading, how trials are taken together, and format."""
+MADE_OF_AN_UPDATE = ("target_id", "image_id", "psnr_db", "ssim", "lpips", "label", "true_label")
+MADE_OF_A_MODEL = (
+    "target_id",
+    "reconstruction_index",
+    "true_label",
+    "evaluator_label",
+    "evaluator_confidence",
+    "hit",
+)
+"""Columns of `reconstructions/` that are shown of one trial."""
 MAX_REASONS = 10
 
 
@@ -48,19 +62,13 @@ def show(path: str, *, trial: str | None, as_json: bool) -> None:
     if trial is not None:
         _show_trial(load(path, tables={"reconstructions"}), trial, as_json=as_json)
         return
-    trials = load(path, tables=()).trials
+    results = load(path, tables={"rounds"})
     if as_json:
-        statuses = trials["status"].value_counts().to_dict()
-        emit_json(
-            {
-                "path": path,
-                "trials": statuses,
-                "summary": _plain(summary(trials)),
-                "leakage": [_facts(leak) for leak in leaks(with_labels(trials))],
-            }
-        )
+        statuses = results.trials["status"].value_counts().to_dict()
+        summed = _plain(summary(results.trials))
+        emit_json({"path": path, "trials": statuses, "summary": summed, **facts(results)})
     else:
-        _print_summary(console(), trials)
+        _print_summary(console(), results)
 
 
 def print_summary(path: str) -> None:
@@ -69,7 +77,7 @@ def print_summary(path: str) -> None:
     Raises:
         StoreError: If there are no results, or a file is damaged.
     """
-    _print_summary(console(), load(path, tables=()).trials)
+    _print_summary(console(), load(path, tables={"rounds"}))
 
 
 def summary(trials: pd.DataFrame) -> pd.DataFrame:
@@ -91,7 +99,9 @@ def _none_first(column: pd.Series[Any]) -> pd.Series[Any]:
 
 def _differing(trials: pd.DataFrame) -> list[str]:
     """Return the parameters that differ between trials with the same `COMPARED`."""
-    named = [*(c for c in trials.columns if c.startswith(SECTIONS)), "round", "targets"]
+    core = core_schema("trials").kinds
+    own = [column for column in trials.columns if column.startswith(SECTIONS) and column not in core]
+    named = [*own, "round", "targets"]
     parameters = [column for column in named if not column.endswith(("_key", "_version"))]
     distinct = trials.groupby(list(COMPARED), dropna=False)[parameters].nunique(dropna=False)
     return [column for column in parameters if (distinct[column] > 1).any()]
@@ -105,7 +115,8 @@ def _plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return records
 
 
-def _print_summary(out: Console, trials: pd.DataFrame) -> None:
+def _print_summary(out: Console, results: Results) -> None:
+    trials = results.trials
     found = summary(trials)
     if len(found):
         keys = [key for key in COMPARED if key in ALWAYS or found[key].nunique(dropna=False) > 1]
@@ -123,67 +134,25 @@ def _print_summary(out: Console, trials: pd.DataFrame) -> None:
         ]
         measured = [MEASURES[measure][0] for measure in measures]
         out.print(table([*headings, *measured], rows, numbers=("noise budget", "trials", *measured)))
-    _print_findings(out, trials)
+    print_findings(out, results)
     for status, words in (("failed", "failed"), ("not_applicable", "not applicable")):
         _print_reasons(out, trials.loc[trials["status"] == status, "error"], words)
 
 
-def _print_findings(out: Console, trials: pd.DataFrame) -> None:
-    """Write what every defense leaks under its strongest attack, and how sure that is."""
-    found = list(worst(leaks(with_labels(trials))).values())
-    if not found:
-        return
-    several = len({leak.setting for leak in found}) > 1
-    headings = [
-        *(["data and model"] * several),
-        "defense",
-        "noise budget",
-        "strongest attack",
-        "SSIM above floor",
-    ]
-    headings += ["95 % interval", "finding", "against none"]
-    rows = [
-        [
-            *([leak.setting] * several),
-            leak.defense,
-            f"{leak.noise_budget:g}",
-            leak.attack if leak.attacker == "static" else f"{leak.attack}, {leak.attacker}",
-            f"{leak.excess.mean:.2f}" if leak.excess.values else None,
-            f"{leak.excess.low:.2f} to {leak.excess.high:.2f}" if leak.excess.known else None,
-            leak.finding,
-            leak.versus_none,
-        ]
-        for leak in found
-    ]
-    out.print()
-    out.print(table(headings, rows, numbers=("noise budget", "SSIM above floor", "95 % interval")))
-
-
-def _facts(leak: Leak) -> dict[str, Any]:
-    """Return a leak as plain JSON."""
-    return {
-        **leak._asdict(),
-        "excess": _estimate(leak.excess),
-        "difference": None if leak.difference is None else _estimate(leak.difference),
-        "metrics": {name: _estimate(estimate) for name, estimate in leak.metrics.items()},
-        "floor": _number(leak.floor),
-        "worst_psnr_db": _number(leak.worst_psnr_db),
-    }
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return {name: _number(value) for name, value in estimate._asdict().items()}
-
-
-def _number(value: Any) -> Any:
-    """Return a value for JSON, which has no NaN."""
-    return None if isinstance(value, float) and isnan(value) else value
-
-
 def _telling(found: pd.DataFrame) -> list[str]:
-    """Return the measures to show: a ceiling only where a defense changed what clients trained on."""
-    lowered = (found["ceiling_psnr_db"] < PSNR_CAP_DB).any()
-    return [measure for measure in MEASURES if lowered or measure != "ceiling_psnr_db"]
+    """Return the measures to show: of updates or of models what was seen of them.
+
+    A ceiling of updates is shown only where a defense changed what clients trained on.
+    """
+    told = [measure for measure in MEASURES if measure != "accuracy"]
+    of_models = told[told.index("attack_top1") :]
+    of_updates = told[: told.index("attack_top1")]
+    hidden = set() if (found["ceiling_psnr_db"] < PSNR_CAP_DB).any() else {"ceiling_psnr_db"}
+    if found[of_models].isna().all(axis=None):
+        hidden |= {*of_models}
+    elif found[of_updates].isna().all(axis=None):
+        hidden |= {*of_updates}
+    return [measure for measure in MEASURES if measure not in hidden]
 
 
 def _options(found: pd.DataFrame) -> list[str]:
@@ -237,7 +206,11 @@ def _show_trial(results: Results, prefix: str, *, as_json: bool) -> None:
         out.print(f"\n{row['error']}\n{row['traceback'] or ''}", markup=False)
     if row["status"] != "complete":
         return
-    _print_leakage(out, row)
+    inverted = seen(json.loads(row["spec"])["observe"]["kind"]) == "models"
+    if inverted:
+        _print_inversion(out, row, results.trials)
+    else:
+        _print_leakage(out, row)
     utility = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "loss", "epsilon", "delta")
     _print_fields(out, "utility", {name: row[name] for name in utility})
     cost = {"wall": duration(row["wall_s"]), "gradient_evaluations": row["gradient_evaluations"]}
@@ -245,10 +218,11 @@ def _show_trial(results: Results, prefix: str, *, as_json: bool) -> None:
     _print_fields(out, "engine", _engine(row))
     for column, reason in json.loads(row["null_reasons"] or "{}").items():
         out.print(f"  {column} is null: {reason}", markup=False)
-    columns = ["target_id", "image_id", "psnr_db", "ssim", "lpips", "label", "true_label"]
-    rows = [[_cell(image[column]) for column in columns] for image in _plain(images[columns])]
+    columns = MADE_OF_A_MODEL if inverted else MADE_OF_AN_UPDATE
+    rows = [[_cell(image[column]) for column in columns] for image in _plain(images[[*columns]])]
+    numbers = {*columns} - {"target_id", "image_id", "label", "true_label", "hit"}
     out.print("\n[bold]images[/bold]")
-    out.print(table(columns, rows, numbers=columns[2:5]))
+    out.print(table(columns, rows, numbers=numbers))
 
 
 def _engine(row: dict[str, Any]) -> dict[str, Any]:
@@ -279,6 +253,20 @@ def _print_leakage(out: Console, row: dict[str, Any]) -> None:
     out.print("\n[bold]leakage[/bold]")
     headings = ("metric", "mean", "95 % interval", "median", "floor", "ceiling", "shuffled")
     out.print(table(headings, rows, numbers=headings[1:]))
+
+
+def _print_inversion(out: Console, row: dict[str, Any], trials: pd.DataFrame) -> None:
+    """Write what the evaluator says, beside the floor that was run with it and real images."""
+    floored = with_floors(with_labels(trials))
+    (floor,) = _plain(floored[floored["trial_id"] == row["trial_id"]])
+    rows = [
+        (name, *(_cell(each) for each in (row[name], floor[f"floor_{name}"], row[f"ceiling_{name}"])))
+        for name in SHOWN["models"]
+    ]
+    out.print("\n[bold]leakage[/bold]")
+    headings = ("metric", "value", "floor", "ceiling")
+    out.print(table(headings, rows, numbers=headings[1:]))
+    _print_fields(out, "", {name: row[name] for name in ("evaluator_accuracy", "n_reconstructions")})
 
 
 def _print_fields(out: Console, heading: str, fields: dict[str, Any]) -> None:

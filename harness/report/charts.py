@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.front import Point, hypervolume, knee
 from harness.analysis.labels import budget_of
-from harness.analysis.leakage import Leak, Metric, Utility, utility_of
+from harness.analysis.leakage import Leak, Utility, utility_of
+from harness.analysis.measures import Measure
 from harness.analysis.uncertainty import clustered_mean
 from harness.report import figures, words
 
@@ -16,12 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fl.cards import NoiseBudget
+    from harness.analysis.by_round import Course
 
-METRIC_NAMES: Mapping[Metric, str] = {
-    "ssim": "SSIM above the best floor",
-    "psnr_db": "PSNR above the best floor, dB",
-    "lpips": "LPIPS below the best floor",
-}
 MOST_CURVES = 10
 """With more defenses and budgets than this, utility is drawn for each defense's ends only."""
 
@@ -60,7 +57,7 @@ class TradeOff(NamedTuple):
 
 
 def trade_off(
-    lines: Sequence[Line], points: Sequence[Point], trials: pd.DataFrame, metric: Metric, anchor: str
+    lines: Sequence[Line], points: Sequence[Point], trials: pd.DataFrame, told: Measure, anchor: str
 ) -> TradeOff:
     """Return a setting's trade-off.
 
@@ -68,7 +65,7 @@ def trade_off(
         lines: The summary.
         points: Those of its lines whose utility is known.
         trials: The setting's complete trials, with labels.
-        metric: What leakage is measured by.
+        told: What leakage is told by.
         anchor: Begins the picture's name.
     """
     measure = utility_of(trials) or ""
@@ -80,10 +77,10 @@ def trade_off(
         if line.utility is not None and not line.only
     ]
     drawn = figures.trade_off(
-        places, leakage=METRIC_NAMES[metric], utility=measure.replace("_", " "), name=f"{anchor}-trade-off"
+        places, leakage=told.beyond_floor, utility=measure.replace("_", " "), name=f"{anchor}-trade-off"
     )
     reference = max((point.leakage for point in points), default=1.0)
-    reference = 1.0 if metric == "ssim" else reference * 1.01
+    reference = 1.0 if told.high == 1.0 else reference * 1.01
     none = [point for point in points if point.name.startswith("none")]
     volumes = {
         line.leak.defense: hypervolume(
@@ -103,7 +100,7 @@ def trade_off(
 
 
 def over_budgets(
-    found: Sequence[Leak], trials: pd.DataFrame, metric: Metric, anchor: str
+    found: Sequence[Leak], trials: pd.DataFrame, told: Measure, anchor: str
 ) -> tuple[tuple[str, str], ...]:
     """Return, for each defense with several budgets, its title and the picture of leakage over them."""
     drawn = []
@@ -121,7 +118,7 @@ def over_budgets(
             title = attack if attacker == "static" else f"{attack}, {attacker}"
             curves.append(figures.Curve(title, [c.noise_budget for c in cells], [c.excess for c in cells]))
         svg = figures.over_budgets(
-            curves, budget=_unit(trials, defense), leakage=METRIC_NAMES[metric], name=f"{anchor}-b{number}"
+            curves, budget=_unit(trials, defense), leakage=told.beyond_floor, name=f"{anchor}-b{number}"
         )
         drawn.append((defense, svg))
     return tuple(drawn)
@@ -169,7 +166,7 @@ def clipped(leak: Leak) -> float:
     return max(0.0, leak.excess.mean)
 
 
-def place(leak: Leak) -> str:
+def place(leak: Leak | Course) -> str:
     """Return the name of a defense at a budget."""
     return "none" if leak.defense == "none" else f"{leak.defense} at {words.budget(leak.noise_budget)}"
 

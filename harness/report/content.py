@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fl.data import DATASETS
+from harness.analysis.by_round import Course, courses
 from harness.analysis.front import Point, front
 from harness.analysis.labels import with_labels
-from harness.analysis.leakage import Leak, Metric, Utility, leaks, utilities, worst
+from harness.analysis.leakage import Leak, Utility, at_the_end, leaks, utilities, worst
+from harness.analysis.measures import MEASURES, SHOWN, Measure, Metric, Seen
 from harness.analysis.uncertainty import Estimate
 from harness.report import provenance, words
-from harness.report.charts import (
-    METRIC_NAMES,
-    Line,
-    TradeOff,
-    clipped,
-    over_budgets,
-    over_rounds,
-    place,
-    trade_off,
-)
+from harness.report.charts import Line, TradeOff, clipped, over_budgets, over_rounds, place, trade_off
+from harness.report.inverted import SampleRow, first_seeds, sample_rows
 from harness.report.pictures import Album, Row, Strip
+from harness.report.rounds import ByRound, by_round
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from harness.results import Results
+
+
+SUMMARY = ("psnr_db", "attack_top1", "knn_distance", "evaluator_fid")
+"""Columns of measures that the summary shows, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -39,29 +38,49 @@ class Setting:
     Attributes:
         name: For people.
         anchor: For links.
+        seen: What the adversary sees.
+        measured: Measures that some trial has.
         lines: The summary.
         leaks: Every attack on every defense.
-        conditions: Excess by condition (round, batch size, ...) where there are several: condition, defense,
-            budget, attack, attacker and the mean.
+        by_round: Leakage by observed round, for each of its circumstances; none where it is not about rounds.
+        conditions: Excess by condition (batch size, of updates the round, ...) where there are several:
+            condition, defense, budget, attack, attacker and the mean.
         trade_off: None where utility is unknown or says nothing on this data.
         unranked: Why there is no trade-off although utility is stored, or None.
         budgets: Leakage over budgets, by title.
         rounds: Utility over rounds, or None.
-        gallery: Pictures.
+        gallery: Private images beside reconstructions, where updates are seen.
+        samples: The first images of the first seeds, where models are seen.
+        sampled: Those seeds.
         strips: Progressions.
     """
 
     name: str
     anchor: str
+    seen: Seen
+    measured: tuple[Measure, ...]
     lines: tuple[Line, ...]
     leaks: tuple[Leak, ...]
+    by_round: tuple[ByRound, ...]
     conditions: tuple[tuple[str, str, float, str, str, Estimate], ...]
     trade_off: TradeOff | None
     unranked: str | None
     budgets: tuple[tuple[str, str], ...]
     rounds: str | None
     gallery: tuple[Row, ...]
+    samples: tuple[SampleRow, ...]
+    sampled: tuple[int, ...]
     strips: tuple[Strip, ...]
+
+    @property
+    def summary(self) -> tuple[Measure, ...]:
+        """The measures of the summary."""
+        return tuple(measure for measure in self.measured if measure.column in SUMMARY)
+
+    @property
+    def beside(self) -> bool:
+        """Whether real images stand beside the samples."""
+        return any(sample is not None and sample.nearest for row in self.samples for sample in row.samples)
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,7 @@ class Report:
     """All that a page says of an experiment."""
 
     name: str
-    metric: str
+    gave: str
     threat_models: tuple[str, ...]
     legend: tuple[tuple[str, str], ...]
     counts: Mapping[str, int]
@@ -85,12 +104,12 @@ class Report:
     private_shown: int
 
 
-def gather(results: Results, *, metric: Metric = "ssim", include_private: bool = False) -> Report:
+def gather(results: Results, *, metric: Metric | None = None, include_private: bool = False) -> Report:
     """Return what the report says.
 
     Args:
         results: The experiment, with images.
-        metric: What leakage is measured by.
+        metric: What leakage is measured by, in settings where it can be.
         include_private: Whether pictures of private data are shown.
     """
     trials = results.trials.sort_values("trial_id", ignore_index=True)
@@ -98,6 +117,7 @@ def gather(results: Results, *, metric: Metric = "ssim", include_private: bool =
     album = Album(results, include_private=include_private)
     found = leaks(labelled, metric=metric)
     useful = utilities(labelled)
+    traced = courses(labelled, results.rounds, metric=metric)
     settings = tuple(
         _setting(
             name,
@@ -105,18 +125,18 @@ def gather(results: Results, *, metric: Metric = "ssim", include_private: bool =
             labelled[labelled["setting"] == name],
             [leak for leak in found if leak.setting == name],
             [one for one in useful if one.setting == name],
+            traced=[course for course in traced if course.setting == name],
             results=results,
             album=album,
-            metric=metric,
         )
         for index, name in enumerate(dict.fromkeys(leak.setting for leak in found))
     )
     statuses = trials["status"].value_counts()
     return Report(
         name=str(results.manifest.get("name") or trials["experiment"].iloc[0]),
-        metric=METRIC_NAMES[metric],
+        gave=words.gave({setting.seen for setting in settings}),
         threat_models=tuple(words.threat_models(trials.loc[trials["status"] == "complete", "spec"])),
-        legend=tuple(words.legend(found, METRIC_NAMES[metric])),
+        legend=tuple(words.legend(found)),
         counts={str(status): int(statuses[status]) for status in sorted(statuses.index)},
         seeds=tuple(sorted(int(seed) for seed in trials["seed"].unique())),
         settings=settings,
@@ -138,9 +158,9 @@ def _setting(
     found: Sequence[Leak],
     useful: Sequence[Utility],
     *,
+    traced: Sequence[Course],
     results: Results,
     album: Album,
-    metric: Metric,
 ) -> Setting:
     strongest = worst(found)
     by_cell = {(one.defense, one.noise_budget): one for one in useful}
@@ -165,19 +185,33 @@ def _setting(
         None if ranked else "its images are too few or too alike for a model's accuracy to mean anything"
     )
     complete = labelled[labelled["status"] == "complete"]
+    summarised, told = at_the_end(complete), MEASURES[found[0].metric]
+    sampled = first_seeds(complete)
+    seen: Seen = complete["seen"].iloc[0]
     return Setting(
         name=name,
         anchor=anchor,
+        seen=seen,
+        measured=tuple(_measured(found, seen)),
         lines=lines,
         leaks=tuple(found),
-        conditions=_conditions(labelled, metric),
-        trade_off=trade_off(lines, points, complete, metric, anchor) if ranked and len(points) > 1 else None,
+        by_round=by_round(traced, anchor),
+        conditions=_conditions(labelled, found[0].metric),
+        trade_off=trade_off(lines, points, complete, told, anchor) if ranked and len(points) > 1 else None,
         unranked=unranked if points else None,
-        budgets=over_budgets(found, complete, metric, anchor),
+        budgets=over_budgets(found, complete, told, anchor),
         rounds=over_rounds(results.rounds, complete, anchor),
-        gallery=tuple(album.gallery(complete, strongest)),
-        strips=tuple(album.strips(complete, strongest)),
+        gallery=tuple(album.gallery(complete, strongest)) if seen == "updates" else (),
+        samples=tuple(sample_rows(album, complete, sampled)) if seen == "models" else (),
+        sampled=sampled,
+        strips=tuple(album.strips(summarised, strongest)),
     )
+
+
+def _measured(found: Sequence[Leak], seen: Seen) -> Iterator[Measure]:
+    for name in SHOWN[seen]:
+        if any(name in leak.metrics and leak.metrics[name].values for leak in found):
+            yield MEASURES[name]
 
 
 def _measured_apart(labelled: pd.DataFrame) -> dict[tuple[str, float], tuple[str, ...]]:
@@ -193,10 +227,11 @@ def _measured_apart(labelled: pd.DataFrame) -> dict[tuple[str, float], tuple[str
 def _conditions(
     labelled: pd.DataFrame, metric: Metric
 ) -> tuple[tuple[str, str, float, str, str, Estimate], ...]:
-    if labelled["condition"].nunique() < 2:
+    apart_by = "condition" if labelled["seen"].iloc[0] == "updates" else "circumstances"
+    if labelled[apart_by].nunique() < 2:
         return ()
     rows = []
-    for condition, apart in labelled.groupby("condition"):
+    for condition, apart in labelled.groupby(apart_by):
         for leak in leaks(apart, metric=metric):
             rows.append(
                 (str(condition), leak.defense, leak.noise_budget, leak.attack, leak.attacker, leak.excess)

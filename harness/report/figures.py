@@ -7,6 +7,7 @@ markers and dashes tell the same story again, for print in black and white.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from harness.analysis.uncertainty import Estimate
 
 mpl.use("svg")
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,6 +37,12 @@ LONG_LABEL = 60
 """Letters after which an axis's label goes on in the next line."""
 MOST_BANDS = 6
 """With more curves than this, intervals would cover each other and are left out."""
+MOST_TICKS = 10
+"""With more rounds than this, not every one is written below its point."""
+PANELS = 3
+"""Panels side by side."""
+PANEL_WIDTHS = (6.4, 8.6, 9.6)
+"""Inches that one, two and three panels side by side take."""
 LOG_SPAN = 8
 """Budgets further apart than this factor are drawn on a logarithmic axis."""
 
@@ -45,6 +53,20 @@ class Curve(NamedTuple):
     name: str
     x: Sequence[float]
     y: Sequence[Estimate]
+
+
+class Panel(NamedTuple):
+    """One of several plots with the same axes.
+
+    Attributes:
+        title: Above it.
+        curves: Its lines; those of one name look alike in all panels.
+        marks: Lines to compare with (a floor, a ceiling), drawn thin and without intervals.
+    """
+
+    title: str
+    curves: Sequence[Curve]
+    marks: Sequence[Curve]
 
 
 class Place(NamedTuple):
@@ -94,7 +116,7 @@ def over_budgets(curves: Sequence[Curve], *, budget: str, leakage: str, name: st
         axes.set_xscale("symlog", linthresh=min(positive))
     axes.axhline(0, color=INK, lw=0.8)
     axes.set_xlabel(textwrap.fill(f"noise budget: {budget}", LONG_LABEL))
-    axes.set_ylabel(leakage)
+    axes.set_ylabel(textwrap.fill(leakage, 30))
     _legend(axes, [curve.name for curve in curves])
     return _svg(figure, name)
 
@@ -107,6 +129,59 @@ def over_rounds(curves: Sequence[Curve], *, utility: str, name: str) -> str:
     axes.set_ylabel(utility)
     _legend(axes, [curve.name for curve in curves])
     return _svg(figure, name)
+
+
+def panels(plots: Sequence[Panel], *, x: str, y: str, from_zero: bool, name: str) -> str:
+    """Draw plots side by side on the same y axis, with one legend.
+
+    95 % intervals are shaded where no plot has more than `MOST_BANDS` lines.
+    """
+    names = list(dict.fromkeys(curve.name for plot in plots for curve in plot.curves))
+    marks = list(dict.fromkeys(curve.name for plot in plots for curve in plot.marks))
+    figure, grid = _grid(len(plots), x=x, y=y, legend=[*names, *marks])
+    bands = all(len(plot.curves) <= MOST_BANDS for plot in plots)
+    for axes, plot in zip(grid, plots, strict=True):
+        for curve in plot.curves:
+            _course(axes, curve, names.index(curve.name), bands=bands)
+        for curve in plot.marks:
+            axes.plot(curve.x, [each.mean for each in curve.y], **_mark(marks.index(curve.name)))
+        axes.set_title(textwrap.fill(plot.title, LONG_NAME), color=INK, fontsize=10)
+        _round_ticks(axes, sorted({x for curve in plot.curves for x in curve.x}))
+    for index, curve_name in enumerate(names):
+        grid[0].plot([], [], label=curve_name, **_line(index))
+    for index, mark in enumerate(marks):
+        grid[0].plot([], [], label=mark, **_mark(index))
+    if from_zero:
+        grid[0].set_ylim(bottom=0)
+    _legend(grid[0], [*names, *marks])
+    return _svg(figure, name)
+
+
+def _course(axes: Axes, curve: Curve, index: int, *, bands: bool) -> None:
+    axes.plot(curve.x, [each.mean for each in curve.y], **_line(index))
+    if bands:
+        low = [e.low if e.known else e.mean for e in curve.y]
+        high = [e.high if e.known else e.mean for e in curve.y]
+        axes.fill_between(curve.x, low, high, color=PALETTE[index % len(PALETTE)], alpha=0.12, lw=0)
+
+
+def _line(index: int) -> dict[str, Any]:
+    style = {"color": PALETTE[index % len(PALETTE)], "ls": DASHES[(index // len(PALETTE)) % len(DASHES)]}
+    return {**style, "marker": _marker(index), "markersize": 5, "lw": 1.6}
+
+
+def _mark(index: int) -> dict[str, Any]:
+    return {"color": INK, "ls": DASHES[1:][index % 3], "lw": 1.1, "alpha": 0.75}
+
+
+def _round_ticks(axes: Axes, rounds: Sequence[float]) -> None:
+    """Write every round below its point, where they are few and do not touch; else some whole numbers."""
+    span = rounds[-1] - rounds[0]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(rounds)]
+    if len(rounds) <= MOST_TICKS and all(gap * MOST_TICKS >= span for gap in gaps):
+        axes.set_xticks(rounds)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
 
 
 def _marker(index: int) -> str:
@@ -142,21 +217,46 @@ def _lines(axes: Axes, curves: Sequence[Curve], *, bands: bool = False) -> None:
 
 def _figure(*, height: float, legend: Sequence[str]) -> tuple[Figure, Axes]:
     """Return axes about `height` inches high, with room below for the legend."""
-    lines = -(-len(legend) // _columns(legend))
-    figure = Figure(figsize=(6.4, height + lines * LEGEND_LINE), layout="constrained")
+    figure = Figure(figsize=(6.4, height + _lines_of(legend) * LEGEND_LINE), layout="constrained")
     axes = figure.subplots()
-    figure.patch.set_alpha(0)
-    axes.patch.set_alpha(0)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(INK)
-    axes.tick_params(colors=INK, labelsize=10)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)
-    axes.grid(visible=True, color=GRID, lw=0.6)
-    axes.set_axisbelow(True)
+    _plain(figure, [axes])
     return figure, axes
+
+
+def _grid(count: int, *, x: str, y: str, legend: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """Return `count` axes with the same y axis in rows, with room below for the legend."""
+    across = 2 if count in (2, 4) else min(PANELS, count)
+    down = -(-count // across)
+    size = (PANEL_WIDTHS[across - 1], 2.6 * down + _lines_of(legend) * LEGEND_LINE)
+    figure = Figure(figsize=size, layout="constrained")
+    every = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
+    for axes in every[count:]:
+        axes.remove()
+    for number, axes in enumerate(every[:count]):
+        axes.set_ylabel(y if number % across == 0 else "")
+        axes.set_xlabel(x if number + across >= count else "")
+    _plain(figure, every[:count])
+    return figure, every[:count]
+
+
+def _plain(figure: Figure, every: Sequence[Axes]) -> None:
+    """Take away what a plot does not need, and let the page's colours show."""
+    figure.patch.set_alpha(0)
+    for axes in every:
+        axes.patch.set_alpha(0)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            axes.spines[side].set_color(INK)
+        axes.tick_params(colors=INK, labelsize=10)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+        axes.grid(visible=True, color=GRID, lw=0.6)
+        axes.set_axisbelow(True)
+
+
+def _lines_of(legend: Sequence[str]) -> int:
+    return -(-len(legend) // _columns(legend))
 
 
 def _columns(legend: Sequence[str]) -> int:
@@ -186,7 +286,8 @@ def _svg(figure: Figure, name: str) -> str:
     text = text.replace(INK, "var(--ink)").replace(GRID, "var(--line)")
     for number, colour in enumerate(PALETTE):
         text = text.replace(colour, f"var(--data-{number})")
-    text = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", text, count=1)
+    opening = rf'<svg style="--inches: {figure.get_figwidth():g}" \1'
+    text = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', opening, text, count=1)
     for attribute in ('id="', 'href="#', "url(#"):  # several figures share a page
         text = text.replace(attribute, f"{attribute}{name}-")
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # would hold for the whole page

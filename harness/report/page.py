@@ -6,6 +6,7 @@ from typing import Literal
 
 import jinja2
 
+from harness.analysis.by_round import against_floor, later
 from harness.report import words
 from harness.report.content import Report
 
@@ -29,6 +30,9 @@ def render(report: Report, form: Format) -> str:
         "share": words.share,
         "counted": words.counted,
         "conditions": words.conditions,
+        "attack": words.attack,
+        "against_floor": against_floor,
+        "later": later,
         "cell": _cell,
     }
     return environment.get_template(f"report.{form}.j2").render(report=report)

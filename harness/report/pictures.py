@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fl.errors import StoreError
-from harness.report.words import number
+from harness.report.words import attack, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,6 +81,10 @@ class Album:
         self.private_shown = 0
         """Private pictures that were read."""
 
+    def images(self, trial_id: str) -> pd.DataFrame:
+        """Return a trial's rows of `reconstructions/`."""
+        return self._results.reconstructions.iloc[self._images.get(trial_id, [])]
+
     def gallery(self, labelled: pd.DataFrame, worst: Mapping[Any, Leak]) -> list[Row]:
         """Return a row per defense and budget of a setting: the worst leak, the median, the best defended.
 
@@ -91,7 +95,7 @@ class Album:
         rows = []
         for leak, trials in _by_leak(labelled, worst):
             if pairs := self._pairs(trials):
-                rows.append(Row(leak.defense, leak.noise_budget, _attack(leak), pairs))
+                rows.append(Row(leak.defense, leak.noise_budget, attack(leak), pairs))
         return rows
 
     def strips(self, labelled: pd.DataFrame, worst: Mapping[Any, Leak]) -> list[Strip]:
@@ -105,12 +109,12 @@ class Album:
             shots = shots[shots["target_id"] == shots["target_id"].min()].sort_values("iteration")
             shots = shots[(shots["restart"] == shots["restart"].min()) & shots["png"].notna()]
             pictures = tuple(
-                self._picture(row["png"], f"after {row['iteration']} iterations")
+                self.picture(row["png"], f"after {row['iteration']} iterations")
                 for row in shots.iloc[_spread(len(shots))].to_dict("records")
             )
             if any(picture.source for picture in pictures):
                 budget = f" at {leak.noise_budget:g}" if leak.defense != "none" else ""
-                found.append(Strip(f"{leak.defense}{budget}: {_attack(leak)}", pictures))
+                found.append(Strip(f"{leak.defense}{budget}: {attack(leak)}", pictures))
         return found
 
     def _pairs(self, trials: Sequence[str]) -> tuple[Pair, ...]:
@@ -129,12 +133,13 @@ class Album:
         caption = f"{number(row['psnr_db'], 1)} dB, SSIM {number(row['ssim'], 2)}"
         return Pair(
             role,
-            self._picture(row["original"], "private image"),
-            self._picture(row["png"], f"reconstruction, {caption}"),
+            self.picture(row["original"], "private image"),
+            self.picture(row["png"], f"reconstruction, {caption}"),
             caption,
         )
 
-    def _picture(self, png: Mapping[str, Any] | None, text: str) -> Picture:
+    def picture(self, png: Mapping[str, Any] | None, text: str) -> Picture:
+        """Return a picture of a table's cell, left out if it is private and those are not asked for."""
         if png is None:
             return Picture(None, text)
         content = png["bytes"]
@@ -161,10 +166,6 @@ def _by_leak(labelled: pd.DataFrame, worst: Mapping[Any, Leak]) -> Iterator[tupl
     trials = labelled.groupby(keys)["trial_id"].agg(list)
     for leak in worst.values():
         yield leak, trials[leak.defense, leak.noise_budget, leak.attack, leak.attacker]
-
-
-def _attack(leak: Leak) -> str:
-    return leak.attack if leak.attacker == "static" else f"{leak.attack}, {leak.attacker}"
 
 
 def _spread(count: int) -> list[int]:

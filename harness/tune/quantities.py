@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
+from harness.analysis.floors import floors
+from harness.analysis.measures import TOLD_BY
 from harness.store.schema import UTILITY, Column
 
 if TYPE_CHECKING:
     from harness.tune.settings import LeakageSettings
 
 Row = Mapping[str, Any]
-LEAKS_LOWER = frozenset({"lpips", "mse", "feature_distance"})
+LEAKS_LOWER = frozenset({"lpips", "mse", "feature_distance", "knn_distance", "evaluator_fid"})
 """Leakage metrics that are lower the more leaked."""
 UTILITIES = tuple(column.name for column in UTILITY)
 SPENT = {"seconds_per_round": "federation_wall_s", "cpu_seconds_per_round": "federation_cpu_s"}
@@ -87,6 +89,11 @@ def quantity(name: str, evidence: Evidence, leakage: LeakageSettings) -> Value:
 def leakage_of(rows: Sequence[Row], settings: LeakageSettings) -> Value:
     """Return leakage: over attacks and attackers, the largest mean over seeds; at least 0."""
     excesses = excess_by_attack(rows, settings)
+    if not excesses and _inverts(settings) and settings.floor == "best":
+        return Unknown(
+            f"{settings.metric} or its floor is null in every row; name a floor, such as random_prior, under "
+            "attacks"
+        )
     if not excesses:
         return Unknown(f"{settings.metric} is null in every row")
     means = [fmean(values.values()) for values in excesses.values()]
@@ -94,20 +101,44 @@ def leakage_of(rows: Sequence[Row], settings: LeakageSettings) -> Value:
 
 
 def excess_by_attack(
-    rows: Iterable[Row], settings: LeakageSettings
+    rows: Sequence[Row], settings: LeakageSettings, *, beside: Sequence[Row] = ()
 ) -> dict[tuple[str, str], dict[int, float]]:
     """Return, by attack (its part of the spec) and attacker, what it takes beyond the floor, by seed.
 
     The rows' values are means over all images of all targets of a trial.
+
+    Args:
+        rows: Of complete trials of one defense.
+        settings: What leakage is.
+        beside: Further rows of that defense, among which there may be floors.
     """
     sign = -1.0 if settings.metric in LEAKS_LOWER else 1.0
+    attacks = [row for row in rows if row.get("attack") not in floors()] if _inverts(settings) else rows
+    apart = _floors([*rows, *beside], settings)
     found: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for row in rows:
+    for row in attacks:
         value = row.get(settings.metric)
-        floor = row.get(f"floor_{settings.metric}") if settings.floor == "best" else 0.0
+        own = row.get(f"floor_{settings.metric}", apart.get(row["seed"]))
+        floor = own if settings.floor == "best" else 0.0
         if _known(value) and _known(floor):
             found[row["attack_key"], row["attacker"]][row["seed"]] = sign * (value - floor)
     return dict(found)
+
+
+def _inverts(settings: LeakageSettings) -> bool:
+    """Whether leakage is that of models, whose floors are attacks of their own."""
+    return settings.metric in TOLD_BY["models"]
+
+
+def _floors(rows: Iterable[Row], settings: LeakageSettings) -> dict[int, float]:
+    """Return what the best floor among some trials has, by seed; none where floors are no trials."""
+    best = min if settings.metric in LEAKS_LOWER else max
+    found: defaultdict[int, list[float]] = defaultdict(list)
+    for row in rows if _inverts(settings) else ():
+        value = row.get(settings.metric)
+        if row.get("attack") in floors() and _known(value):
+            found[row["seed"]].append(value)
+    return {seed: best(values) for seed, values in found.items()}
 
 
 def by_seed(rows: Iterable[Row]) -> dict[int, Row]:

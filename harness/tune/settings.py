@@ -31,7 +31,17 @@ class LeakageSettings(_Settings):
         aggregate: Over attacks and attackers: the strongest, or the mean.
     """
 
-    metric: Literal["ssim", "psnr_db", "lpips", "mse", "success_rate", "identification_top1"] = "ssim"
+    metric: Literal[
+        "ssim",
+        "psnr_db",
+        "lpips",
+        "mse",
+        "success_rate",
+        "identification_top1",
+        "attack_top1",
+        "knn_distance",
+        "evaluator_fid",
+    ] = "ssim"
     floor: Literal["best", "none"] = "best"
     aggregate: Literal["max", "mean"] = "max"
 

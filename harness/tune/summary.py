@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DROPS = (0.01, 0.05)
 """Losses of accuracy at which defenses are compared."""
-LARGEST_LEAKAGE = {"ssim": 1.0, "success_rate": 1.0, "identification_top1": 1.0}
+LARGEST_LEAKAGE = {"ssim": 1.0, "success_rate": 1.0, "identification_top1": 1.0, "attack_top1": 1.0}
 """Reference of the hypervolume; for other metrics it is what leaks without a defense."""
 
 
@@ -108,7 +108,7 @@ def _member(tuner: Tuner, done: OptunaTrialDone | None, evidence: Evidence, judg
 
 
 def _judged(tuner: Tuner, tuned: Sequence[Row], judged: Sequence[Row]) -> Judged | None:
-    ours, theirs = _strongest(tuner, tuned), _strongest(tuner, judged)
+    ours, theirs = _strongest(tuner, tuned), _strongest(tuner, judged, beside=tuned)
     if not theirs:
         return None
     gap = _estimate({seed: value - ours[seed] for seed, value in theirs.items() if seed in ours})
@@ -116,9 +116,9 @@ def _judged(tuner: Tuner, tuned: Sequence[Row], judged: Sequence[Row]) -> Judged
     return Judged(_estimate(theirs), gap, exposed)
 
 
-def _strongest(tuner: Tuner, rows: Sequence[Row]) -> dict[int, float]:
+def _strongest(tuner: Tuner, rows: Sequence[Row], *, beside: Sequence[Row] = ()) -> dict[int, float]:
     """Return what the attack that takes most on average takes beyond the floor, by seed."""
-    excesses = excess_by_attack(rows, tuner.tuning.study.leakage).values()
+    excesses = excess_by_attack(rows, tuner.tuning.study.leakage, beside=beside).values()
     return max(excesses, key=lambda values: fmean(values.values()), default={})
 
 

@@ -121,3 +121,20 @@ def test_a_plugin_that_changed_since_keeps_all_its_options(labelled):
     changed = [spec.replace('"sigma":', '"strength":') for spec in found["spec"]]
     assert "strength" in changed[0]
     assert set(with_labels(found.assign(spec=changed)).defense_label) == {"gaussian"}
+
+
+def test_long_lists_are_told_by_their_ends_and_stay_apart(labelled):
+    found = labelled("  defense: [none]")
+    spec = json.loads(found["spec"].iloc[0])
+    every = [[200] * 12, [200] * 5 + [100] + [200] * 6, [7, 8]]
+    specs = [
+        json.dumps(
+            spec | {"federation": spec["federation"] | {"partition": {"name": "sizes", "sizes": sizes}}}
+        )
+        for sizes in every
+    ]
+    first, second, short = with_labels(found.loc[[0, 0, 0]].assign(spec=specs)).condition
+    assert first.startswith("sizes [200, ..., 200] (12 values, ")
+    assert second.startswith("sizes [200, ..., 200] (12 values, ")
+    assert first != second
+    assert short == "sizes [7, 8]"

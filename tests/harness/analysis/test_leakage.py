@@ -4,7 +4,8 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from harness.analysis.labels import with_labels
-from harness.analysis.leakage import BOUNDS, attacked, leaks, utilities, worst
+from harness.analysis.leakage import attacked, leaks, utilities, worst
+from harness.analysis.measures import MEASURES
 from harness.analysis.uncertainty import holm
 from harness.results import load
 
@@ -192,7 +193,7 @@ def test_intervals_stay_where_means_can_lie(labelled):
     )
     for one in leaks(rows):
         for name in ("ssim", "success_rate", "psnr_db"):
-            low, high = BOUNDS[name]
+            low, high = MEASURES[name].low, MEASURES[name].high
             assert low <= one.metrics[name].low <= one.metrics[name].mean <= one.metrics[name].high <= high
 
 

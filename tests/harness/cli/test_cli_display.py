@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from harness.cli.display import LiveDisplay, NoDisplay, PlainDisplay, display, ending, style_for
-from harness.cli.leakage import Group, Tally
+from harness.cli.leakage import Group, Tally, leakage_table
 from harness.cli.remaining import Kind, Remaining
 from harness.execute.events import Progress, RunResult, TrialDone
 
@@ -73,8 +73,25 @@ class TestTally:
         tally.add(done(defense="gaussian", noise_budget=0.1, psnr_db=None, success_rate=None))
         tally.add(done(status="failed", psnr_db=None, success_rate=None))
         noisy, plain = tally.rows()
-        assert plain == (Group("digits", "none", 0.0), 3, 30.0, 0.5, 13.0)
-        assert noisy == (Group("digits", "gaussian", 0.1), 1, None, None, None)
+        assert plain == (Group("digits", "none", 0.0), 3, 30.0, 0.5, 13.0, None, None)
+        assert noisy == (Group("digits", "gaussian", 0.1), 1, None, None, None, None, None)
+
+    def test_models_are_told_by_attack_accuracy(self):
+        tally = Tally()
+        for attack, attack_top1 in (
+            ("gmi", 0.5),
+            ("gmi", 0.75),
+            ("random_prior", 0.125),
+            ("random_prior", 0.25),
+        ):
+            tally.add(done(attack, psnr_db=None, success_rate=None, attack_top1=attack_top1))
+        (row,) = tally.rows()
+        assert row == (Group("digits", "none", 0.0), 2, None, None, None, 0.625, 0.1875)
+        stream, console = written()
+        console.print(leakage_table([row]))
+        assert "attack top-1" in stream.getvalue()
+        assert "PSNR" not in stream.getvalue()
+        assert "0.62" in stream.getvalue()
 
 
 class TestRemaining:

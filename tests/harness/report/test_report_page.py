@@ -352,7 +352,7 @@ def test_markdown_tables_are_tables(page):
         if widths is None:
             widths, tables = len(cells), tables + 1
         assert len(cells) == widths, line
-    assert tables == 3
+    assert tables == 5
     assert re.search(r"^## How it was made$", found, re.MULTILINE)
     assert "\n\n\n\n" not in found
 

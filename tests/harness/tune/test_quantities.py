@@ -9,7 +9,7 @@ import random
 import pytest
 
 from harness.tune.dominance import best, dominates, hopeless, losses
-from harness.tune.quantities import Evidence, Unknown, leakage_of, quantity
+from harness.tune.quantities import Evidence, Unknown, excess_by_attack, leakage_of, quantity
 from harness.tune.settings import LeakageSettings, Pruning
 
 SSIM = LeakageSettings()
@@ -41,6 +41,25 @@ def test_a_distance_leaks_where_it_is_below_the_floor():
     assert leakage_of(rows, LeakageSettings(metric="lpips")) == pytest.approx(0.5)
     unknown = leakage_of([row(0, lpips=None, floor_lpips=None)], LeakageSettings(metric="lpips"))
     assert unknown == Unknown("lpips is null in every row")
+
+
+def test_models_leak_beyond_the_floor_that_was_run_with_them():
+    def of(name, seed, value, key="a"):
+        return {**row(seed, key, attack_top1=value, knn_distance=40 - 20 * value), "attack": name}
+
+    rows = [of("gmi", 0, 0.5), of("gmi", 1, 0.75), of("vmi", 0, 0.25, "b"), of("vmi", 1, 0.5, "b")]
+    low = [of("random_prior", 0, 0.125, "f"), of("random_prior", 1, 0.25, "f")]
+    high = [of("random_prior", 0, 0.25, "g"), of("random_prior", 1, 0.125, "g")]
+    top1 = LeakageSettings(metric="attack_top1")
+    assert leakage_of([*rows, *low], top1) == pytest.approx((0.375 + 0.5) / 2)
+    assert leakage_of([*rows, *low, *high], top1) == pytest.approx((0.25 + 0.5) / 2)
+    mean = LeakageSettings(metric="attack_top1", aggregate="mean")
+    assert leakage_of([*rows, *low], mean) == pytest.approx(((0.375 + 0.5) / 2 + (0.125 + 0.25) / 2) / 2)
+    assert leakage_of(rows, LeakageSettings(metric="attack_top1", floor="none")) == pytest.approx(0.625)
+    distance = LeakageSettings(metric="knn_distance")
+    assert leakage_of([*rows, *low], distance) == pytest.approx(20 * (0.375 + 0.5) / 2)
+    assert excess_by_attack(rows, top1, beside=low) == excess_by_attack([*rows, *low], top1)
+    assert "random_prior" in leakage_of(rows, top1).reason
 
 
 def test_utility_is_a_mean_over_seeds_and_its_drop_is_paired():
