@@ -38,7 +38,7 @@ name: overhead
 seeds: [0, 1]
 defaults:
   data: {{name: digits, size: 32, normalise: dataset}}
-  federation: {{algorithm: fedsgd, clients: 10, rounds: {rounds}, batch_size: 1, lr: 0.2}}
+  federation: {{algorithm: fedsgd, clients: 10, rounds: {rounds}, batch_size: 1, lr: 0.01}}
   targets: 8
 matrix:
   model: [lenet, resnet20]
