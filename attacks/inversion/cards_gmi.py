@@ -41,7 +41,7 @@ class GmiConfig(Config):
 
     @model_validator(mode="after")
     def _prior_has_a_critic(self) -> GmiConfig:
-        require_critic(self.prior)
+        require_critic(self.prior, "the attack minimises the critic's score")
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from attacks.inversion.config import DiversityConfig, one_class_per_image, prior_unusable
 from attacks.inversion.gan_request import gan_stage
@@ -67,6 +67,14 @@ class KedmiConfig(Config):
         default_factory=DiversityConfig,
         description="FedInverse's term, of one image per label; critic: the discriminator's last maps",
     )
+
+    @model_validator(mode="after")
+    def _diversity_is_possible(self) -> KedmiConfig:
+        if self.diversity.split == "per_label":
+            raise ValueError(
+                "expected diversity.split: halves (an iteration has one image of each label), got per_label"
+            )
+        return self
 
 
 def _compatible(config: KedmiConfig, setting: Setting) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from attacks.inversion.config import DiversityConfig, one_class_per_image, prior_unusable
+from attacks.inversion.config import WEIGHT, DiversityConfig, one_class_per_image, prior_unusable
 from attacks.inversion.gan_request import gan_stage
 from fl.cards import AttackCard, Reference, Resources, Setting, StageRequest
 from fl.generators.config import GeneratorConfig
@@ -48,6 +48,12 @@ class PlgmiGanConfig(Config):
     )
 
 
+class PlgmiDiversityConfig(DiversityConfig):
+    """FedInverse's term, off by default."""
+
+    weight: float = Field(0.0, description=WEIGHT)
+
+
 class PlgmiConfig(Config):
     """Pseudo-label-guided inversion: latent vectors of a GAN that draws by class, by a margin loss."""
 
@@ -59,8 +65,8 @@ class PlgmiConfig(Config):
     iterations: int = Field(600, ge=1)
     lr: float = Field(0.1, gt=0, description="Adam's step")
     views_each: int = Field(2, ge=1, description="views of every image whose losses are averaged")
-    diversity: DiversityConfig = Field(
-        default_factory=lambda: DiversityConfig(weight=0.0),
+    diversity: PlgmiDiversityConfig = Field(
+        default_factory=PlgmiDiversityConfig,
         description="FedInverse's term, off by default; critic: the discriminator's features",
     )
 

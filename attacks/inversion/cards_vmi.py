@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from attacks.inversion.config import (
+    SPLIT,
+    WEIGHT,
     DiversityConfig,
     critic_prior,
     one_class_per_image,
@@ -22,8 +24,11 @@ FEWEST_ENTRIES = 2
 """That the first scale of a flow must see, so that there are two halves."""
 
 
-def _no_diversity() -> DiversityConfig:
-    return DiversityConfig(weight=0.0, split="per_label")
+class VmiDiversityConfig(DiversityConfig):
+    """FedInverse's term, off by default, of each label's images: no label's distribution knows another's."""
+
+    weight: float = Field(0.0, description=WEIGHT)
+    split: Literal["halves", "per_label"] = Field("per_label", description=SPLIT)
 
 
 class VmiConfig(Config):
@@ -56,8 +61,8 @@ class VmiConfig(Config):
     flow_steps: int = Field(10, ge=1, description="flow: steps of each scale")
     flow_scales: int = Field(3, ge=1, description="flow: scales; each sees half the entries of the next one")
     flow_hidden: int = Field(100, ge=1, description="flow: units of each of a coupling's two hidden layers")
-    diversity: DiversityConfig = Field(
-        default_factory=_no_diversity, description="FedInverse's term, of the images of a batch"
+    diversity: VmiDiversityConfig = Field(
+        default_factory=VmiDiversityConfig, description="FedInverse's term, of the images of a batch"
     )
 
     @model_validator(mode="after")
@@ -65,7 +70,7 @@ class VmiConfig(Config):
         if self.diversity.split == "halves":
             raise ValueError("expected diversity.split: per_label (a batch is of one label), got halves")
         if self.diversity.features == "critic":
-            require_critic(self.prior)
+            require_critic(self.prior, "diversity.features: critic asks for it")
         return self
 
 

@@ -13,13 +13,15 @@ from fl.specs import Config, TrialSpec
 PRIOR = "prior"
 """Under which a task's artifacts hold the generator of public images."""
 
+WEIGHT = "of the term in the sum that is minimised; may be negative; 0: without"
+SPLIT = "halves: of all images, label by label; per_label: of each label's images, then the mean over labels"
+"""What is said of options whose default is an attack's own."""
+
 
 class DiversityConfig(Config):
     """How much one half of the generated images depends on the other, as a term of what is minimised."""
 
-    weight: float = Field(
-        0.05, description="of the term in the sum that is minimised; may be negative; 0: without"
-    )
+    weight: float = Field(0.05, description=WEIGHT)
     measure: Literal["hsic", "coco"] = Field(
         "hsic", description="normalised Hilbert-Schmidt independence criterion, or constrained covariance"
     )
@@ -32,11 +34,7 @@ class DiversityConfig(Config):
     kernel: Literal["gaussian", "linear", "imq"] = Field(
         "gaussian", description="of the first half; that of the second is always gaussian"
     )
-    split: Literal["halves", "per_label"] = Field(
-        "halves",
-        description="halves: of all images, label by label; per_label: of each label's images, then the mean "
-        "over labels",
-    )
+    split: Literal["halves", "per_label"] = Field("halves", description=SPLIT)
     features: Literal["pixels", "critic"] = Field(
         "pixels",
         description="what images are compared by: pixels, or what the critic's last layer takes",
@@ -49,17 +47,18 @@ def critic_prior() -> GeneratorConfig:
     return GeneratorConfig(kind="wgan_gp", critic=True)
 
 
-def require_critic(prior: GeneratorConfig) -> None:
+def require_critic(prior: GeneratorConfig, use: str) -> None:
     """Refuse a prior without its critic.
+
+    Args:
+        prior: The generator.
+        use: What asks for the critic, as the refusal says it.
 
     Raises:
         ValueError: If it is not kept, or there is none, the generator being a checkpoint's.
     """
     if not prior.critic:
-        raise ValueError(
-            "expected prior.critic: true (the attack minimises the critic's score, and a checkpoint has "
-            "none), got false"
-        )
+        raise ValueError(f"expected prior.critic: true ({use}, and a checkpoint has none), got false")
 
 
 def one_class_per_image(setting: Setting) -> str | None:

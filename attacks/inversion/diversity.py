@@ -19,7 +19,7 @@ def diversity(features: Tensor, labels: Tensor, config: DiversityConfig) -> Tens
     Source: the released code of Wu et al. 2024 (FedInverse, ICLR), where it is `BATCHHSIC` or `BATCHCOCO`.
 
     Args:
-        features: `b x ...`, images or what they are compared by; flattened.
+        features: `b x ...`, images or what they are compared by, label by label; flattened.
         labels: `b` int64.
         config: The measure, and what halves are taken of.
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from fl.encoding import under
 from fl.errors import DataUnavailableError, NotApplicableError
 from fl.generators import gmi, resumable
 from fl.generators.architecture import Generator, initialise
@@ -185,7 +186,7 @@ def public_images(public: PublicData | None) -> Tensor:
 
 def load_critic(critic: nn.Module, artifact: Artifact, device: torch.device) -> None:
     """Give a critic the weights of a stage's artifact; put it into eval mode, without their gradients."""
-    critic.load_state_dict(resumable.under(artifact.tensors, _CRITIC))
+    critic.load_state_dict(under(_CRITIC, artifact.tensors))
     critic.to(device).eval().requires_grad_(False)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fl.generators.architecture import Generator
-    from fl.types import Artifact, ImageSpec, PublicData
+    from fl.types import Artifact, ImageSpec
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -52,11 +52,6 @@ class Group(Generic[ConfigT]):
     def image(self) -> ImageSpec:
         """Shape and normalisation of the images."""
         return self.tasks[0].observation.image
-
-    @property
-    def public(self) -> PublicData | None:
-        """The attacker's own images, where the threat model grants them."""
-        return self.tasks[0].public
 
     @cached_property
     def labels(self) -> Tensor:
@@ -168,8 +163,8 @@ class Group(Generic[ConfigT]):
         """
         if not bool(images.isfinite().all()):
             raise BenchError(
-                f"expected finite images after {iterations} iterations, got others: the search diverged; a "
-                "smaller lr may help"
+                f"expected finite images after {iterations} iterations, got others: the search, its "
+                "generator or the attacked model diverged; a smaller lr there may help"
             )
         each = self._by_task(terms)
         return [

@@ -13,7 +13,10 @@ from attacks.inversion.cards_kedmi import KedmiConfig
 from attacks.inversion.diversity import diversity
 from attacks.inversion.gan_request import GAN
 from attacks.inversion.groups import Group, GroupAttack
+from attacks.inversion.kedmi_gan import discriminator
+from attacks.inversion.kedmi_losses import realism
 from attacks.optimizers import SNAPSHOTS
+from fl.generators.stage import load
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +38,6 @@ class _Recovery:
     """The Gaussians of one trial's n labels."""
 
     def __init__(self, group: Group[KedmiConfig]) -> None:
-        from attacks.inversion.kedmi_gan import discriminator
-        from fl.generators.stage import load
-
         self._group, self._config = group, group.config
         artifact = group.artifact(GAN)
         self._generator = load(artifact, group.device)
@@ -97,8 +97,6 @@ class _Recovery:
 
     def _evaluate(self, latents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return an image for each label, and the terms of the objective, each `n` or shared by all."""
-        from attacks.inversion.kedmi_losses import realism
-
         group, config = self._group, self._config
         images = self._generator(latents)
         features = self._critic.features(images)

@@ -12,7 +12,10 @@ from attacks.inversion.cards_plgmi import PlgmiConfig
 from attacks.inversion.diversity import diversity
 from attacks.inversion.gan_request import GAN
 from attacks.inversion.groups import Group, GroupAttack
+from attacks.inversion.plgmi_gan import discriminator, margin
+from attacks.inversion.views import DRAWS, views
 from attacks.optimizers import SNAPSHOTS
+from fl.generators.stage import load
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,9 +37,6 @@ class _Search:
     """The latent vectors of one trial's n labels, `samples` each."""
 
     def __init__(self, group: Group[PlgmiConfig]) -> None:
-        from attacks.inversion.plgmi_gan import discriminator
-        from fl.generators.stage import load
-
         self._group, self._config = group, group.config
         artifact, samples = group.artifact(GAN), group.config.samples
         self._generator = load(artifact, group.device)
@@ -76,9 +76,6 @@ class _Search:
 
     def _evaluate(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the images, `n x samples x C x H x W`, and the terms, each `n` or shared by all."""
-        from attacks.inversion.plgmi_gan import margin
-        from attacks.inversion.views import views
-
         group, config = self._group, self._config
         images = self._generator(self._latents, self._labels)
         seen = torch.cat([views(images, draws, config.views) for draws in self._view_draws()])
@@ -93,8 +90,6 @@ class _Search:
 
     def _view_draws(self) -> list[Tensor]:
         """Return draws for one view of every image, `views_each` times."""
-        from attacks.inversion.views import DRAWS
-
         each, samples = self._config.views_each, self._shape[1]
         drawn = [torch.rand(each, samples, DRAWS, generator=stream) for stream in self._draws]
         return list(torch.cat(drawn, 1).unbind(0))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fl.encoding import under
 from fl.types import Artifact
 
 _RULE = "_rule"
@@ -38,10 +39,10 @@ def resume(
 ) -> int:
     """Take up what `state` returned; return the steps taken."""
     for name, module in modules.items():
-        module.load_state_dict(under(kept.tensors, f"{name}."))
+        module.load_state_dict(under(f"{name}.", kept.tensors))
     for rule, optimizer in rules.items():
         entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in under(kept.tensors, f"{rule}{_RULE}.").items():
+        for name, tensor in under(f"{rule}{_RULE}.", kept.tensors).items():
             index, _, entry = name.partition(".")
             entries.setdefault(int(index), {})[entry] = tensor.to("cpu" if entry == "step" else device)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
@@ -54,8 +55,3 @@ def descend(rule: torch.optim.Optimizer, module: nn.Module, loss: Tensor) -> Non
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient
     rule.step()
-
-
-def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with `prefix`, without it."""
-    return {k.removeprefix(prefix): tensor for k, tensor in tensors.items() if k.startswith(prefix)}

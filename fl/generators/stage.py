@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fl.data.base import UNLABELLED
+from fl.encoding import under
 from fl.errors import DataUnavailableError, NotApplicableError
 from fl.generators import files, quality
 from fl.generators.architecture import Critic
@@ -68,7 +69,7 @@ def train(config: Mapping[str, JSON], inputs: Mapping[str, Artifact], context: S
 
 def load(artifact: Artifact, device: torch.device | str = "cpu") -> Generator:
     """Return the generator of a stage's artifact, in eval mode, without gradients."""
-    return files.build(_stored_layout(artifact), _under(artifact, _WEIGHTS)).to(device)
+    return files.build(_stored_layout(artifact), under(_WEIGHTS, artifact.tensors)).to(device)
 
 
 def load_critic(artifact: Artifact, device: torch.device | str = "cpu") -> Critic:
@@ -77,7 +78,7 @@ def load_critic(artifact: Artifact, device: torch.device | str = "cpu") -> Criti
     Raises:
         NotApplicableError: If it was not kept.
     """
-    weights = _under(artifact, _CRITIC)
+    weights = under(_CRITIC, artifact.tensors)
     if not weights:
         raise NotApplicableError("expected a prior with its critic, got one without; critic: true keeps it")
     critic = Critic(_stored_layout(artifact))
@@ -88,14 +89,6 @@ def load_critic(artifact: Artifact, device: torch.device | str = "cpu") -> Criti
 def _stored_layout(artifact: Artifact) -> Layout:
     layout: Any = artifact.data["layout"]
     return Layout(**layout)
-
-
-def _under(artifact: Artifact, prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in artifact.tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def split(images: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
 from attacks.base import TaskFailure
@@ -150,3 +151,9 @@ def test_without_its_gan_it_says_what_is_missing():
     task = PROBLEM.attack_task(QUICK, artifacts={"other": Artifact({})})
     (answer,) = Kedmi().solve([task], PROBLEM.env())
     assert "expected 'gan' from its stage, got none" in answer.error
+
+
+def test_a_term_that_would_always_be_nothing_is_refused():
+    with pytest.raises(ValidationError, match=r"split: halves \(an iteration has one image of each label\)"):
+        KedmiConfig(diversity={"split": "per_label"})
+    assert KedmiConfig(diversity={"weight": 1}).diversity.split == "halves"

@@ -7,8 +7,13 @@ import torch
 
 from attacks.base import TaskFailure
 from attacks.inversion import plgmi_gan
-from attacks.inversion.cards_plgmi import PLGMI, PlgmiConfig, PlgmiGanConfig, ViewsConfig
-from attacks.inversion.config import DiversityConfig
+from attacks.inversion.cards_plgmi import (
+    PLGMI,
+    PlgmiConfig,
+    PlgmiDiversityConfig,
+    PlgmiGanConfig,
+    ViewsConfig,
+)
 from attacks.inversion.gan_request import GAN
 from attacks.inversion.plgmi import Plgmi
 from attacks.inversion.views import DRAWS, views
@@ -38,7 +43,10 @@ class TestPlgmi(AttackConformance):
 
 class TestPlgmiByTheDiscriminatorsFeatures(TestPlgmi):
     config = QUICK.model_copy(
-        update={"diversity": DiversityConfig(weight=-2.0, features="critic", split="per_label")}
+        update={
+            "diversity": PlgmiDiversityConfig(weight=-2.0, features="critic", split="per_label"),
+            "samples": 4,
+        }
     )
 
 
@@ -95,7 +103,7 @@ def test_every_view_is_an_evaluation():
 
 def test_terms_of_the_margin_and_the_diversity_are_reported_apart():
     plain = solve()
-    weighted = solve(QUICK.model_copy(update={"diversity": DiversityConfig(weight=0.5)}))
+    weighted = solve(QUICK.model_copy(update={"diversity": PlgmiDiversityConfig(weight=0.5)}))
     assert all(set(answer.objective) == {"margin", "total"} for answer in plain)
     for answer in weighted:
         found = answer.objective
@@ -107,3 +115,10 @@ def test_snapshots_end_with_what_is_handed_over():
     answers = solve(env=env)
     assert [snapshot.iteration for snapshot in env.snapshots["t/4"]] == [0, 1, 2, 3, 4]
     assert torch.equal(env.snapshots["t/4"][-1].images, answers[1].images)
+
+
+def test_a_term_given_in_part_stays_off():
+    for given in ({}, {"measure": "coco"}, {"split": "per_label"}):
+        term = PlgmiConfig(diversity=given).diversity
+        assert (term.weight, term.resolved()) == (0, PlgmiDiversityConfig(**given).resolved())
+    assert PlgmiConfig(diversity={"weight": 2}).diversity.split == "halves"

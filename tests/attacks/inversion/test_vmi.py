@@ -3,8 +3,7 @@ import torch
 
 from attacks.base import Reconstruction, TaskFailure
 from attacks.inversion import vmi
-from attacks.inversion.cards_vmi import VMI, VmiConfig
-from attacks.inversion.config import DiversityConfig
+from attacks.inversion.cards_vmi import VMI, VmiConfig, VmiDiversityConfig
 from attacks.inversion.diversity import diversity
 from fl.cards import DataInfo, Setting
 from fl.generators import GeneratorConfig, stage
@@ -35,7 +34,7 @@ class TestVmiGaussian(VmiConformance):
 
 
 class TestVmiLayers(VmiConformance):
-    config = VmiConfig(prior=STYLED, layers="all", **QUICK, diversity=DiversityConfig(split="per_label"))
+    config = VmiConfig(prior=STYLED, layers="all", **QUICK, diversity=VmiDiversityConfig(weight=0.05))
 
 
 def artifacts(prior, problem):
@@ -124,7 +123,7 @@ def by_hand(task, model, generator, config):
         {},
         {"clip": 0.05, "momentum": 0.5},
         {"label_smoothing": 0.2, "entropy": 0.3, "kl": 0.5},
-        {"diversity": DiversityConfig(weight=2.0, split="per_label", sigma=0.5)},
+        {"diversity": VmiDiversityConfig(weight=2.0, sigma=0.5)},
         {"prior": STYLED},
         {"prior": STYLED, "layers": "all", "clip": 0.05},
     ],
@@ -209,7 +208,7 @@ def test_features_of_the_critic_may_tell_how_diverse_images_are(problem, made):
         features: solve(
             problem,
             made,
-            settings(diversity=DiversityConfig(split="per_label", features=features)),
+            settings(diversity=VmiDiversityConfig(weight=0.05, features=features)),
         )["trial/0"].objective["diversity"]
         for features in ("pixels", "critic")
     }
@@ -253,6 +252,14 @@ def test_the_plan_says_what_cannot_work():
 
 def test_terms_that_would_tie_labels_together_are_refused():
     with pytest.raises(ValueError, match="got halves"):
-        VmiConfig(diversity=DiversityConfig())
-    with pytest.raises(ValueError, match=r"prior\.critic: true"):
-        VmiConfig(prior=GeneratorConfig(), diversity=DiversityConfig(split="per_label", features="critic"))
+        VmiConfig(diversity={"split": "halves"})
+    with pytest.raises(ValueError, match=r"prior\.critic: true \(diversity\.features: critic asks for it"):
+        VmiConfig(prior=GeneratorConfig(), diversity={"features": "critic"})
+
+
+def test_a_term_given_in_part_keeps_the_attacks_own_defaults():
+    own = {"weight": 0, "measure": "hsic", "sigma": 5, "kernel": "gaussian", "split": "per_label"}
+    own |= {"features": "pixels", "epsilon": 1e-5}
+    assert VmiConfig().diversity.resolved() == own
+    assert VmiConfig(diversity={"weight": 1}).diversity.resolved() == own | {"weight": 1}
+    assert VmiConfig(diversity={"measure": "coco"}).diversity.resolved() == own | {"measure": "coco"}
