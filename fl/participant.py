@@ -29,10 +29,6 @@ class Participant(Config):
             raise ValueError(f"expected classes of 0 or more, got {min(labels)}")
         return tuple(sorted(set(labels)))
 
-    def others_hold(self, label: int) -> bool:
-        """Return whether the other clients hold images of a class."""
-        return self.others is None or label in self.others
-
     def targets(self, classes: int) -> int:
         """Return how many of a task's classes the other clients hold, where there are images of all."""
         return classes if self.others is None else len(self.others)

@@ -81,9 +81,12 @@ def draw_targets(federation: Federation, spec: ObserveSpec, targets: int) -> tup
     """
     found = candidates(federation, spec)
     if len(found) < targets:
+        more = "raise federation.participation or federation.clients"
+        if spec.kind == "global_model":
+            more = "let other clients hold images of more classes (data.private_labels)"
         raise UsageError(
-            f"expected at least {targets} targets to observe ({spec.kind}, round {spec.round}), got "
-            f"{len(found)}; lower targets:, or raise federation.participation or federation.clients"
+            f"expected at least {targets} targets to observe ({spec.kind}, round {spec.last_round}), got "
+            f"{len(found)}; lower targets:, or {more}"
         )
     drawn = sorted(found, key=lambda target: federation.streams.entropy("targets", target=target.id))
     return tuple(drawn[:targets])

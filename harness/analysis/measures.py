@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from fl.errors import UsageError
 from harness.metrics.declare import PSNR_CAP_DB
 
 if TYPE_CHECKING:
@@ -119,3 +120,21 @@ def metric_of(rows: pd.DataFrame, asked: Metric | None) -> Metric:
     """
     possible = TOLD_BY[rows["seen"].iloc[0]]
     return asked if asked in possible else possible[0]
+
+
+def require(asked: Metric | None, trials: pd.DataFrame, experiment: str) -> None:
+    """Refuse a measure that no trial of an experiment has, unless nothing at all could be measured.
+
+    Args:
+        asked: What the user asked for, or None.
+        trials: Its trials.
+        experiment: Its folder.
+
+    Raises:
+        UsageError: If no trial has it.
+    """
+    judged = any(trials[usual].notna().any() for usual in ("psnr_db", "attack_top1"))
+    if asked is not None and judged and trials[asked].isna().all():
+        raise UsageError(
+            f"expected {asked} in a complete trial of {experiment}, got none; its null_reasons say why"
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from fl.errors import UsageError
-from harness.analysis.measures import METRICS
+from harness.analysis.measures import METRICS, require
 from harness.cli.output import console, emit_json, json_option, table
 
 if TYPE_CHECKING:
@@ -61,11 +61,9 @@ def command(*, experiment: str, drops: Sequence[float], metric: str | None, as_j
     if not (trials["status"] == "complete").any():
         raise UsageError(f"expected complete trials in {experiment}, got none; `bench run` makes them")
     complete = trials[trials["status"] == "complete"].reset_index(drop=True)
-    found = [
-        curve.at(drop)
-        for curve in curves(with_labels(complete), metric=cast("Metric | None", metric))
-        for drop in drops
-    ]
+    asked = cast("Metric | None", metric)
+    require(asked, complete, experiment)
+    found = [curve.at(drop) for curve in curves(with_labels(complete), metric=asked) for drop in drops]
     if as_json:
         emit_json([plain(one) for one in found])
     elif not found:

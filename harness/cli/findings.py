@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from harness.analysis.by_round import Course
+    from harness.analysis.by_round import Course, Level
     from harness.analysis.leakage import Leak
     from harness.analysis.uncertainty import Estimate
     from harness.results import Results
@@ -80,7 +80,8 @@ def _strongest(found: Sequence[Leak], *, several: bool) -> Table:
 
 
 def _by_round(traced: Sequence[Course], told: Measure) -> Table:
-    others = [MEASURES[name] for name in ALONGSIDE if name in traced[0].change and name != told.column]
+    known = {name for course in traced for name in course.change} - {told.column}
+    others = [MEASURES[name] for name in ALONGSIDE if name in known]
     rows = []
     for course in traced:
         for at in course.rounds:
@@ -93,7 +94,7 @@ def _by_round(traced: Sequence[Course], told: Measure) -> Table:
                     _interval(level.value, told.digits),
                     _mean(level.floor, told.digits),
                     against_floor(level.excess),
-                    *(_mean(at.levels[other.column].value, other.digits) for other in others),
+                    *(_beside(at.levels.get(other.column), other) for other in others),
                     _mean(at.utility, 3),
                 ]
             )
@@ -133,6 +134,11 @@ def _named(course: Course, among: Sequence[Course]) -> dict[str, str]:
 
 def _attack(found: Leak | Course) -> str:
     return found.attack if found.attacker == "static" else f"{found.attack}, {found.attacker}"
+
+
+def _beside(level: Level | None, measure: Measure) -> str | None:
+    """Return a measure at a round; nothing in settings where no trial has it."""
+    return None if level is None else _mean(level.value, measure.digits)
 
 
 def _mean(estimate: Estimate | None, digits: int) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from fl.errors import UsageError
-from harness.analysis.measures import METRICS
+from harness.analysis.measures import METRICS, require
 from harness.cli.output import duration
 
 if TYPE_CHECKING:
@@ -54,12 +54,9 @@ def command(
     results = load(experiment, images=True)
     if not (results.trials["status"] == "complete").any():
         raise UsageError(f"expected complete trials in {experiment}, got none; `bench run` makes them")
-    judged = any(results.trials[usual].notna().any() for usual in ("psnr_db", "attack_top1"))
-    if metric is not None and judged and results.trials[metric].isna().all():
-        raise UsageError(
-            f"expected {metric} in a complete trial of {experiment}, got none; its null_reasons say why"
-        )
-    report = gather(results, metric=cast("Metric | None", metric), include_private=include_private)
+    asked = cast("Metric | None", metric)
+    require(asked, results.trials, experiment)
+    report = gather(results, metric=asked, include_private=include_private)
     text = render(report, cast("Format", form or ("md" if output.endswith(".md") else "html")))
     try:
         Path(output).write_text(text, encoding="utf-8")

@@ -237,8 +237,7 @@ def _engine(row: dict[str, Any]) -> dict[str, Any]:
 
 def _print_leakage(out: Console, row: dict[str, Any]) -> None:
     rows = []
-    for card in METRICS:
-        name = card.column
+    for name in (card.column for card in METRICS if not card.evaluated):
         interval = [_cell(row.get(f"{name}_ci_{end}")) for end in ("low", "high")]
         compared = [_cell(row.get(f"{y}_{name}")) for y in ("floor", "ceiling", "shuffled")]
         rows.append(

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from fl.types import Artifact
+from harness.store.storage import MissingFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 def percent_done(store: ArtifactStore, request: StageRequest) -> int:
     """Return how far a stage under way is, in percent."""
-    key = _key(request)
-    if not store.has(key):
+    try:
+        percent: Any = store.get(_key(request)).data["percent"]
+    except MissingFileError:  # not begun, or ended just now
         return 0
-    percent: Any = store.get(key).data["percent"]
     return int(percent)
 
 

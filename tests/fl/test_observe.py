@@ -73,6 +73,9 @@ def test_the_first_k_of_n_targets_are_those_of_every_n(make_federation):
 def test_too_few_candidates_are_refused(make_federation):
     with pytest.raises(UsageError, match=r"expected at least 5 targets .* got 4; lower targets:"):
         draw_targets(make_federation(), ObserveSpec(round=1), 5)
+    models = ObserveSpec(kind="global_model", rounds=(0, 1))
+    with pytest.raises(UsageError, match=r"\(global_model, round 1\), got 3; .* images of more classes"):
+        draw_targets(make_federation(), models, 4)
 
 
 class Poisson(Defense):

@@ -102,5 +102,21 @@ def test_compare_and_report_take_the_measures_of_models(bench, folder, tmp_path)
     page = tmp_path / "page.html"
     assert bench("report", folder, "-o", page, "--metric", "knn_distance").code == 0
     assert "KNN distance below the best floor" in page.read_text()
-    unknown = bench("report", folder, "-o", page, "--metric", "ssim")
-    assert (unknown.code, "expected ssim in a complete trial" in unknown.err) == (2, True)
+    for command in (["report", folder, "-o", page], ["compare", folder, "--accuracy-drop", "0.1"]):
+        unknown = bench(*command, "--metric", "ssim")
+        assert (unknown.code, "expected ssim in a complete trial" in unknown.err) == (2, True)
+
+
+def test_settings_of_which_one_lacks_a_measure_are_shown_together(bench, store_experiment):
+    matrix = f"{MATRIX}  data.size: [16, 32]\n"
+
+    def without_distances(spec):
+        lacks = {"knn_distance": None} if spec.data.config.size == 16 else {}
+        return outcome(spec) | lacks
+
+    shown = bench("show", store_experiment(matrix, without_distances))
+    assert shown.code == 0
+    of_rounds = shown.out.partition("by round")[2].partition("last round minus first")[0]
+    assert "KNN distance" in of_rounds
+    assert {line.split()[-2] == "-" for line in of_rounds.splitlines() if "size 16" in line} == {True}
+    assert {line.split()[-2] == "-" for line in of_rounds.splitlines() if "size 32" in line} == {False}

@@ -98,6 +98,7 @@ def test_run_plan_and_show_agree(bench, run, write_matrix, tmp_path):
     text = bench("show", folder, one["trial_id"]).out
     assert one["trial_id"] in text
     assert "psnr_db" in text
+    assert "attack_top1" not in text
     assert "lpips* is null: left out of these tests" in text or "lpips is null" in text
 
 

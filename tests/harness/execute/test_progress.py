@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import pytest
 
+from fl.cards import StageRequest
 from harness.execute import driver
+from harness.execute.stage_progress import StageProgress, percent_done
+from harness.store.artifacts import ArtifactStore
 
 pytestmark = pytest.mark.usefixtures("moody")
 
@@ -80,3 +84,25 @@ def test_a_store_that_is_slow_is_not_asked_all_the_time(run, listener, monkeypat
     monkeypatch.setattr(driver, "LOOK_EVERY_S", 3600.0)
     assert run(MATRIX).complete == TRIALS
     assert not any(progress.solved for progress in listener.events["progress"])
+
+
+def test_looking_at_a_stage_that_ends_meanwhile_is_no_error(tmp_path):
+    store, request = ArtifactStore(tmp_path), StageRequest("prior", "prior", "m:f", 1, {})
+    looked = threading.Event()
+
+    def stages():
+        for _ in range(100):
+            progress = StageProgress(store, request, lambda: None)
+            progress(0.5, "half")
+            looked.clear()
+            looked.wait()
+            progress.ended()
+
+    lane, seen = threading.Thread(target=stages, daemon=True), set()
+    lane.start()
+    while lane.is_alive():
+        seen.add(percent_done(store, request))
+        looked.set()
+    lane.join()
+    assert seen == {0, 50}
+    assert percent_done(store, request) == 0

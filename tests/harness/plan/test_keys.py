@@ -110,6 +110,16 @@ def test_ids_stay_what_they_were() -> None:
     assert federation_key(SPEC)[:20] == "d928d1472107a012c11e"
 
 
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_federations_key_is_the_hash_of_what_trains_it(change: str) -> None:
+    spec = replace(SPEC, **CHANGES[change])
+    whole = json.loads(spec.canonical)
+    document = {name: whole[name] for name in ("data", "defense", "federation", "model", "seed")}
+    document |= {"manipulation": whole["threat_model"]["manipulation"], "stage": "federation"}
+    text = json.dumps({**document, "stages": [], "version": 1}, sort_keys=True, separators=(",", ":"))
+    assert federation_key(spec) == hashlib.sha256(text.encode()).hexdigest()
+
+
 def test_a_field_added_later_leaves_ids_alone_at_its_default() -> None:
     grown = trial(data=Plugin("digits", 1, GrownConfig()))
     assert trial_id(grown) == trial_id(trial())
