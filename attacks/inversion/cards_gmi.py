@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from attacks.inversion.config import (
+    CriticPrior,
     DiversityConfig,
     critic_prior,
     one_class_per_image,
@@ -15,14 +16,13 @@ from attacks.inversion.config import (
     require_critic,
 )
 from fl.cards import AttackCard, Reference, Resources, Setting, StageRequest
-from fl.generators.config import GeneratorConfig
 from fl.specs import Config, TrialSpec
 
 
 class GmiConfig(Config):
     """Generative model inversion: latent vectors whose images look real and like the label."""
 
-    prior: GeneratorConfig = Field(
+    prior: CriticPrior = Field(
         default_factory=critic_prior, description="the generator, with its critic (critic: true)"
     )
     samples: int = Field(10, ge=1, description="images per label; all are handed over, none is chosen")

@@ -6,16 +6,15 @@ from typing import Any
 
 from pydantic import Field
 
-from attacks.inversion.config import critic_prior, prior_stages, prior_unusable
+from attacks.inversion.config import CriticPrior, critic_prior, prior_stages, prior_unusable
 from fl.cards import AttackCard, Resources, Setting, StageRequest
-from fl.generators.config import GeneratorConfig
 from fl.specs import Config, TrialSpec
 
 
 class RandomPriorConfig(Config):
     """Random images of a generator."""
 
-    prior: GeneratorConfig = Field(
+    prior: CriticPrior = Field(
         default_factory=critic_prior, description="the generator; that of the attack it is the floor of"
     )
     samples: int = Field(10, ge=1, description="images per label")

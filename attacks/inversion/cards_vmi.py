@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from attacks.inversion.config import (
     SPLIT,
     WEIGHT,
+    CriticPrior,
     DiversityConfig,
     critic_prior,
     one_class_per_image,
@@ -17,7 +18,6 @@ from attacks.inversion.config import (
     require_critic,
 )
 from fl.cards import AttackCard, Reference, Resources, Setting, StageRequest
-from fl.generators.config import GeneratorConfig
 from fl.specs import Config, TrialSpec
 
 FEWEST_ENTRIES = 2
@@ -34,7 +34,7 @@ class VmiDiversityConfig(DiversityConfig):
 class VmiConfig(Config):
     """Variational model inversion: a distribution of latent vectors for each label."""
 
-    prior: GeneratorConfig = Field(default_factory=critic_prior, description="the generator")
+    prior: CriticPrior = Field(default_factory=critic_prior, description="the generator")
     posterior: Literal["gaussian", "flow"] = Field(
         "flow", description="gaussian: with full covariance; flow: additive couplings"
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from fl.cards import Setting, StageRequest
 from fl.generators.config import GeneratorConfig, generator_stage, generator_unfit
@@ -42,9 +43,24 @@ class DiversityConfig(Config):
     epsilon: float = Field(1e-5, gt=0, description="hsic: ridge per image, as released")
 
 
+PRIOR_DEFAULTS: Mapping[str, object] = {"kind": "wgan_gp", "critic": True}
+"""Of the prior of attacks on a global model, where they differ from a generator's own."""
+
+
 def critic_prior() -> GeneratorConfig:
     """Return the prior that attacks on a global model default to: WGAN-GP, its critic kept."""
-    return GeneratorConfig(kind="wgan_gp", critic=True)
+    return GeneratorConfig.model_validate(PRIOR_DEFAULTS)
+
+
+def _as_a_critic_prior(given: object) -> object:
+    """Fill in what a partly given prior leaves unsaid; a checkpoint is what it is."""
+    if isinstance(given, Mapping) and given.get("checkpoint") is None:
+        return {**PRIOR_DEFAULTS, **given}
+    return given
+
+
+CriticPrior = Annotated[GeneratorConfig, BeforeValidator(_as_a_critic_prior)]
+"""A prior that is trained as WGAN-GP and keeps its critic, unless it says otherwise."""
 
 
 def require_critic(prior: GeneratorConfig, use: str) -> None:

@@ -11,6 +11,7 @@ import fl.data
 from attacks.base import TaskFailure
 from attacks.inversion.cards_gmi import GMI, GmiConfig
 from attacks.inversion.cards_random_prior import RANDOM_PRIOR, RandomPriorConfig
+from attacks.inversion.cards_vmi import VmiConfig
 from attacks.inversion.config import PRIOR, DiversityConfig
 from attacks.inversion.diversity import diversity
 from attacks.inversion.gmi import Gmi, step
@@ -18,6 +19,7 @@ from attacks.inversion.random_prior import RandomPrior
 from fl.cards import DataInfo, Setting
 from fl.data import DATASETS
 from fl.generators import GeneratorConfig, stage
+from fl.generators.layout import FACES
 from fl.models import MODELS, architecture, initial_state, materialise
 from fl.seeds import Streams
 from fl.specs import (
@@ -374,3 +376,16 @@ def test_the_model_is_surer_of_gmis_images_than_of_the_floors():
     assert floor.mean() < 0.4
     assert found.mean() > 0.9
     assert (found > floor).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("config", [GmiConfig, RandomPriorConfig, VmiConfig])
+def test_a_partly_given_prior_is_still_the_attacks_own(config):
+    """And so the three share one generator, whatever else is said of it."""
+    prior = config(prior={"width": 8}).prior
+    assert prior == GeneratorConfig(kind="wgan_gp", critic=True, width=8)
+    assert config(prior={"kind": "dcgan"}).prior == GeneratorConfig(kind="dcgan", critic=True)
+    assert config(prior={}).canonical == config().canonical
+
+
+def test_a_checkpoint_is_taken_as_it_is():
+    assert VmiConfig(prior={"checkpoint": FACES}).prior == GeneratorConfig(checkpoint=FACES)
