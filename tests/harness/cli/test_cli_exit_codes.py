@@ -32,7 +32,7 @@ from fl.specs import NoConfig
         (("run", "configs/smoke.yaml", "--executor", "inline", "--workers", "2"), "need --executor ray"),
         (("ls", "atack"), "'atack' is not one of"),
         (("show", "attack"), "expected a name after 'attack'; `bench ls attacks`"),
-        (("show", "attack", "gia"), "Did you mean 'gias'?"),
+        (("show", "attack", "gradinversoin"), "Did you mean 'gradinversion'?"),
         (("show", "gausian"), "Did you mean 'gaussian'?"),
         (("show", "results/none-such"), "expected an experiment's results in results/none-such"),
         (("show", "thing", "dlg"), "or the folder of an experiment, got 'thing'"),
