@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from defenses.base import Batch, ClientDefense, Step
 from defenses.gaussian import standard_normal
 from defenses.observed import one_gradient_of_one_image
+from fl.models.base import Classifier
 from fl.types import Observation, Tensors, Update
 
 BOTTLENECK, HEAD = "bottleneck", "head"
@@ -61,6 +62,38 @@ class Latents(nn.Module):
     def forward(self, statistics: Tensor) -> Tensor:
         """Return the means."""
         return statistics.chunk(2, 1)[0]
+
+
+class Bottlenecked(Classifier):
+    """A classifier with a bottleneck before its head.
+
+    Args:
+        model: The classifier; its own head is dropped.
+        bottleneck: From its features, `n x features`, to what the head takes.
+        head: The head.
+    """
+
+    def __init__(self, model: Classifier, bottleneck: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        del model.head
+        self.classifier = model
+        self.bottleneck = bottleneck
+        self.head = head
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the bottleneck makes of the classifier's features."""
+        passed: Tensor = self.bottleneck(self.classifier.features(x))
+        return passed
+
+    @property
+    def blocks(self) -> Mapping[str, nn.Module]:
+        """The classifier's."""
+        return self.classifier.blocks
+
+    @property
+    def cam_layer(self) -> nn.Module | None:
+        """The classifier's."""
+        return self.classifier.cam_layer
 
 
 @contextmanager

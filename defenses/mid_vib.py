@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from defenses.base import ClientContext, ClientDefense, Defense
 from defenses.cards_dependence import MidVibConfig
-from defenses.latents import HEAD, Drawing, Latents, simulated_drawing
+from defenses.latents import HEAD, Bottlenecked, Drawing, Latents, simulated_drawing
 from fl.models.base import Classifier
 from fl.types import Observation, Wrapper
 
@@ -33,7 +32,10 @@ class MidVib(Defense[MidVibConfig]):
     def wrap_model(self, model: nn.Module) -> nn.Module:
         """Put the bottleneck, and a head of its size, in place of a classifier's head."""
         assert isinstance(model, Classifier)
-        return Encoded(model, self.config.bottleneck or max(model.head.in_features // 2, 1))
+        features, own = model.head.in_features, model.head
+        size = self.config.bottleneck or max(features // 2, 1)
+        encoder = Encoder(features, size)
+        return Bottlenecked(model, encoder, nn.Linear(size, own.out_features, bias=own.bias is not None))
 
     def for_client(self, context: ClientContext) -> ClientDefense:
         """Return a client that draws its latents."""
@@ -61,35 +63,3 @@ class Encoder(nn.Module):
         """Return `n x size`."""
         encoded: Tensor = self.latents(self.encoder(features))
         return encoded
-
-
-class Encoded(Classifier):
-    """A classifier whose head sees latents.
-
-    Args:
-        model: The classifier; its head is dropped.
-        size: Latents.
-    """
-
-    def __init__(self, model: Classifier, size: int) -> None:
-        super().__init__()
-        head = model.head
-        del model.head
-        self.classifier = model
-        self.bottleneck = Encoder(head.in_features, size)
-        self.head = nn.Linear(size, head.out_features, bias=head.bias is not None)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the latents of the classifier's features."""
-        encoded: Tensor = self.bottleneck(self.classifier.features(x))
-        return encoded
-
-    @property
-    def blocks(self) -> Mapping[str, nn.Module]:
-        """The classifier's."""
-        return self.classifier.blocks
-
-    @property
-    def cam_layer(self) -> nn.Module | None:
-        """The classifier's."""
-        return self.classifier.cam_layer

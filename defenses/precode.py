@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from defenses.base import ClientContext, ClientDefense, Defense
 from defenses.cards_representation import PrecodeConfig
-from defenses.latents import BOTTLENECK, Drawing, Latents, simulated_drawing
+from defenses.latents import BOTTLENECK, Bottlenecked, Drawing, Latents, simulated_drawing
 from fl.models.base import Classifier
 from fl.types import Observation, Wrapper
 
@@ -32,7 +31,8 @@ class Precode(Defense[PrecodeConfig]):
     def wrap_model(self, model: nn.Module) -> nn.Module:
         """Put the bottleneck before the head of a classifier."""
         assert isinstance(model, Classifier)
-        return Bottlenecked(model, self.config.bottleneck)
+        head = model.head
+        return Bottlenecked(model, Bottleneck(head.in_features, self.config.bottleneck), head)
 
     def for_client(self, context: ClientContext) -> ClientDefense:
         """Return a client that draws its latents."""
@@ -61,35 +61,3 @@ class Bottleneck(nn.Module):
         """Return `n x features`."""
         decoded: Tensor = self.decoder(self.latents(self.encoder(features)))
         return decoded
-
-
-class Bottlenecked(Classifier):
-    """A classifier with a bottleneck before its head.
-
-    Args:
-        model: The classifier; its head moves here.
-        size: Latents.
-    """
-
-    def __init__(self, model: Classifier, size: int) -> None:
-        super().__init__()
-        head = model.head
-        del model.head
-        self.classifier = model
-        self.bottleneck = Bottleneck(head.in_features, size)
-        self.head = head
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return what the bottleneck makes of the classifier's features."""
-        decoded: Tensor = self.bottleneck(self.classifier.features(x))
-        return decoded
-
-    @property
-    def blocks(self) -> Mapping[str, nn.Module]:
-        """The classifier's."""
-        return self.classifier.blocks
-
-    @property
-    def cam_layer(self) -> nn.Module | None:
-        """The classifier's."""
-        return self.classifier.cam_layer

@@ -13,34 +13,19 @@ from attacks.problem import Problem
 from defenses.catalog import GaussianConfig
 from defenses.gaussian import Gaussian
 from fl.cards import DataInfo, ModelTraits, Setting
-from fl.generators.architecture import Generator, initialise
 from fl.generators.config import GeneratorConfig
-from fl.generators.layout import Layout
 from fl.models import materialise
 from fl.seeds import Streams
 from fl.specs import FederationSpec, KnowledgeSpec, Task, ThreatModel
-from fl.types import Artifact
 from harness.testing import AttackConformance, SmallProblem
+from harness.testing.small_generators import generator_artifact, small_generator
 
 QUICK = GglConfig(prior=GeneratorConfig(latent=6, width=2), evaluations=24, population=8, restarts=2)
 
 
-def generator_of(channels, *, seed=0, classes=0):
-    generator = Generator(Layout("upsampling", channels, 16, 6, 2, classes=classes))
-    initialise(generator, Streams(seed).torch("generator_weights"))
-    with torch.no_grad():
-        generator.synthesis.to_images.weight *= 3
-    return generator.eval().requires_grad_(False)
-
-
-def artifact_of(generator):
-    weights = {f"weights.{name}": tensor for name, tensor in generator.state_dict().items()}
-    return Artifact(weights, {"layout": generator.layout.document()})
-
-
 def solve(small, config, generator=None, **changes):
     env = small.env()
-    artifacts = {PRIOR: artifact_of(generator or generator_of(small.channels))}
+    artifacts = {PRIOR: generator_artifact(generator or small_generator(small.channels))}
     answer = next(Ggl().solve([small.attack_task(config, artifacts=artifacts, **changes)], env))
     assert not hasattr(answer, "error"), answer
     return answer, env.snapshots["small"]
@@ -51,7 +36,7 @@ class TestConformance(AttackConformance):
     config = QUICK
 
     def artifacts(self, problem):
-        return {PRIOR: artifact_of(generator_of(problem.channels))}
+        return {PRIOR: generator_artifact(small_generator(problem.channels))}
 
 
 class TestConformanceOfTurbo(TestConformance):
@@ -88,7 +73,7 @@ def distance_by_hand(small, images, cost, layer_weights):
 @pytest.mark.parametrize("layer_weights", ["none", "released"])
 @pytest.mark.parametrize("tanh", [False, True])
 def test_the_objective_is_that_of_the_paper(cost, layer_weights, tanh):
-    small, generator = SmallProblem(n=2, know_labels=True), generator_of(1)
+    small, generator = SmallProblem(n=2, know_labels=True), small_generator(1)
     changes = {"cost": cost, "layer_weights": layer_weights, "tanh": tanh, "kl": 0.3, "latent_norm": 0.01}
     config = QUICK.model_copy(update=changes)
     problem = Problem.of(small.attack_task(config), small.env(), unroll=False)
@@ -118,7 +103,7 @@ def test_the_scale_free_weight_is_in_units_of_the_observed_gradient():
     config = QUICK.model_copy(update={"kl": 0.3, "kl_scale": "gradient"})
     objective = LatentObjective(
         Problem.of(small.attack_task(config), small.env(), unroll=False),
-        generator_of(1),
+        small_generator(1),
         small.labels,
         config,
     )
@@ -150,7 +135,7 @@ def test_adam_is_told_the_slope_of_what_others_are_told_the_value_of(conditional
         model=materialise(small.sent).double(),
         observed={name: tensor.double() for name, tensor in problem.observed.items()},
     )
-    generator = generator_of(1, classes=10 if conditional else 0).double()
+    generator = small_generator(1, classes=10 if conditional else 0).double()
     objective = LatentObjective(problem, generator, small.labels, config)
     point = torch.randn(1, 12, generator=Streams(3).torch("points"), dtype=torch.float64)
     found = objective.differentiate(point)
@@ -163,7 +148,7 @@ def test_adam_is_told_the_slope_of_what_others_are_told_the_value_of(conditional
 
 
 def test_a_conditional_generator_draws_by_the_inferred_label():
-    small, generator = SmallProblem(), generator_of(1, classes=10)
+    small, generator = SmallProblem(), small_generator(1, classes=10)
     config = QUICK.model_copy(update={"optimizer": "random", "restarts": 1})
     answer, _ = solve(small, config, generator)
     assert answer.labels.tolist() == small.labels.tolist()
@@ -208,7 +193,7 @@ def test_the_lowest_objective_of_all_restarts_is_kept(optimizer):
     ids=["cma", "adam"],
 )
 def test_an_image_of_the_generator_is_found(changes):
-    generator = generator_of(1)
+    generator = small_generator(1)
     small = SmallProblem()
     small.__dict__["images"] = generator(torch.randn(1, 6, generator=Streams(5).torch("truth")))
     config = QUICK.model_copy(update={**changes, "kl": 0.0, "restarts": 4})
@@ -244,8 +229,11 @@ def test_what_a_generator_cannot_do_is_a_failure():
     small = SmallProblem()
     missing = next(Ggl().solve([small.attack_task(QUICK)], small.env()))
     assert "expected a generator" in missing.error
-    for generator, reason in ((generator_of(3), "3 channels"), (generator_of(1, classes=7), "7 classes")):
-        task = small.attack_task(QUICK, artifacts={PRIOR: artifact_of(generator)})
+    for generator, reason in (
+        (small_generator(3), "3 channels"),
+        (small_generator(1, classes=7), "7 classes"),
+    ):
+        task = small.attack_task(QUICK, artifacts={PRIOR: generator_artifact(generator)})
         assert reason in next(Ggl().solve([task], small.env())).error
 
 

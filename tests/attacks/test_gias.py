@@ -23,8 +23,8 @@ from fl.generators.layout import FACES, Layout
 from fl.models import materialise
 from fl.seeds import Streams
 from fl.specs import FederationSpec, KnowledgeSpec, Task, ThreatModel
-from fl.types import Artifact
 from harness.testing import AttackConformance, SmallProblem
+from harness.testing.small_generators import generator_artifact, small_generator
 
 QUICK = GiasConfig(
     prior=GeneratorConfig(latent=6, width=2),
@@ -35,22 +35,9 @@ QUICK = GiasConfig(
 )
 
 
-def generator_of(channels, *, seed=0, mapping_layers=0, width=2):
-    generator = Generator(Layout("upsampling", channels, 16, 6, width, mapping_layers))
-    initialise(generator, Streams(seed).torch("generator_weights"))
-    with torch.no_grad():
-        generator.synthesis.to_images.weight *= 3
-    return generator.eval().requires_grad_(False)
-
-
-def artifact_of(generator):
-    weights = {f"weights.{name}": tensor for name, tensor in generator.state_dict().items()}
-    return Artifact(weights, {"layout": generator.layout.document()})
-
-
 def solve(small, config, generator=None, *, reference=False, **changes):
     env = small.env()
-    artifacts = {PRIOR: artifact_of(generator or generator_of(small.channels))}
+    artifacts = {PRIOR: generator_artifact(generator or small_generator(small.channels))}
     task = small.attack_task(config, artifacts=artifacts, **changes)
     with at_most(0) if reference else contextlib.nullcontext():
         answer = next(Gias().solve([task], env))
@@ -63,7 +50,7 @@ class TestConformance(AttackConformance):
     config = QUICK
 
     def artifacts(self, problem):
-        return {PRIOR: artifact_of(generator_of(problem.channels))}
+        return {PRIOR: generator_artifact(small_generator(problem.channels))}
 
 
 class TestConformanceOfThePlainLoop(TestConformance):
@@ -86,7 +73,7 @@ def test_it_follows_an_independent_loop(restarts, reference):
         total_variation=1e-2,
         latent_norm=1e-2,
     )
-    small, generator = SmallProblem(n=2, know_labels=True), generator_of(1)
+    small, generator = SmallProblem(n=2, know_labels=True), small_generator(1)
     answer, _ = solve(small, config, generator, reference=reference)
     task = small.attack_task(config)
     model = materialise(small.sent)
@@ -166,7 +153,7 @@ def test_restarts_are_chosen_by_their_own_cost():
 
 def test_the_latent_search_stays_in_the_range_of_the_generator():
     """Images of a generator of one constant colour each stay that way; the second phase leaves them."""
-    generator = generator_of(1)
+    generator = small_generator(1)
     with torch.no_grad():
         generator.synthesis.to_images.weight.zero_()
         generator.synthesis.to_images.bias.fill_(0.3)
@@ -198,7 +185,7 @@ def test_a_generator_that_draws_by_class_draws_by_the_labels_of_the_attacker(kno
 
 
 def test_an_image_of_the_generator_is_found():
-    generator = generator_of(1, width=4)
+    generator = small_generator(1, width=4)
     z = torch.randn(1, 6, generator=Streams(5).torch("truth"))
     small = SmallProblem(know_labels=True)
     small.__dict__["images"] = generator(z)
@@ -216,7 +203,7 @@ def test_an_image_of_the_generator_is_found():
 
 @pytest.mark.parametrize("mapping_layers", [0, 2])
 def test_slopes_in_latents_and_weights_are_those_of_finite_differences(mapping_layers):
-    generator = generator_of(1, mapping_layers=mapping_layers).double()
+    generator = small_generator(1, mapping_layers=mapping_layers).double()
     stream = Streams(0).torch("rows")
     slopes = torch.randn(2, 3, 1, 16, 16, generator=stream, dtype=torch.float64)
     vectors = torch.randn(2, 3, 6, generator=stream, dtype=torch.float64)
@@ -239,7 +226,7 @@ def test_slopes_in_latents_and_weights_are_those_of_finite_differences(mapping_l
 
 
 def test_both_ways_of_drawing_agree_with_the_generator():
-    generator = generator_of(3, mapping_layers=1)
+    generator = small_generator(3, mapping_layers=1)
     vectors = torch.randn(2, 2, 6, generator=Streams(0).torch("rows"))
     latents, weights = Latents(generator, 2), Weights(generator, vectors)
     expected = generator(vectors.flatten(0, 1)).view(2, 2, 3, 16, 16)
@@ -250,7 +237,7 @@ def test_both_ways_of_drawing_agree_with_the_generator():
 
 def test_the_objective_has_a_slope_in_the_latents():
     """d cost / d z by finite differences in double precision, through target model and generator."""
-    small, generator = SmallProblem(know_labels=True), generator_of(1).double()
+    small, generator = SmallProblem(know_labels=True), small_generator(1).double()
     task = small.attack_task(QUICK)
     model = materialise(small.sent).double()
     problem = replace(
@@ -354,7 +341,7 @@ def test_every_formulation_will_do(formulation):
 
 def test_more_tasks_than_lanes_are_all_answered_the_same():
     small = SmallProblem()
-    artifacts = {PRIOR: artifact_of(generator_of(1))}
+    artifacts = {PRIOR: generator_artifact(small_generator(1))}
     tasks = [
         small.attack_task(QUICK, task_id=f"t{seed}", seed=seed, artifacts=artifacts) for seed in range(19)
     ]
@@ -367,7 +354,7 @@ def test_more_tasks_than_lanes_are_all_answered_the_same():
 
 def test_tasks_with_other_generators_do_not_mix():
     small = SmallProblem()
-    priors = [artifact_of(generator_of(1, seed=seed)) for seed in range(2)]
+    priors = [generator_artifact(small_generator(1, seed=seed)) for seed in range(2)]
     tasks = [
         small.attack_task(QUICK, task_id=f"t{i}", seed=0, artifacts={PRIOR: prior})
         for i, prior in enumerate(priors)
@@ -382,7 +369,7 @@ def test_a_task_without_its_generator_is_a_failure():
     small = SmallProblem()
     missing = next(Gias().solve([small.attack_task(QUICK)], small.env()))
     assert "expected a generator" in missing.error
-    colour = small.attack_task(QUICK, artifacts={PRIOR: artifact_of(generator_of(3))})
+    colour = small.attack_task(QUICK, artifacts={PRIOR: generator_artifact(small_generator(3))})
     assert "3 channels" in next(Gias().solve([colour], small.env())).error
 
 
@@ -395,7 +382,7 @@ def test_what_a_defense_put_in_is_taken_out_of_the_answer():
         return images - 0.75
 
     plain, _ = solve(small, QUICK)
-    artifacts = {PRIOR: artifact_of(generator_of(1))}
+    artifacts = {PRIOR: generator_artifact(small_generator(1))}
     task = replace(small.attack_task(QUICK, artifacts=artifacts), unperturb=unperturb, adaptive=True)
     (answer,) = Gias().solve([task], small.env())
     assert seen == [(plain.images.shape, small.labels.tolist())]

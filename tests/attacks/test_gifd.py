@@ -17,37 +17,23 @@ from defenses.catalog import GaussianConfig, PruningConfig
 from defenses.gaussian import Gaussian
 from defenses.pruning import Pruning
 from fl.cards import DataInfo, ModelTraits, Setting
-from fl.generators.architecture import Generator, initialise
+from fl.generators.architecture import Generator
 from fl.generators.config import GeneratorConfig
 from fl.generators.layout import Layout
 from fl.models import materialise
 from fl.seeds import Streams
 from fl.specs import FederationSpec, KnowledgeSpec, Task, ThreatModel
-from fl.types import Artifact
 from harness.testing import AttackConformance, SmallProblem
+from harness.testing.small_generators import generator_artifact, small_generator
 
 QUICK = GifdConfig(
     prior=GeneratorConfig(latent=6, width=2), restarts=2, iterations=6, depth=2, radii=(20.0, 40.0)
 )
 
 
-def generator_of(channels, *, seed=0, width=2, classes=0, mapping_layers=0):
-    layout = Layout("upsampling", channels, 16, 6, width, mapping_layers, classes=classes)
-    generator = Generator(layout)
-    initialise(generator, Streams(seed).torch("generator_weights"))
-    with torch.no_grad():
-        generator.synthesis.to_images.weight *= 3
-    return generator.eval().requires_grad_(False)
-
-
-def artifact_of(generator):
-    weights = {f"weights.{name}": tensor for name, tensor in generator.state_dict().items()}
-    return Artifact(weights, {"layout": generator.layout.document()})
-
-
 def solve(small, config, generator=None, *, reference=False, **changes):
     env = small.env()
-    artifacts = {PRIOR: artifact_of(generator or generator_of(small.channels))}
+    artifacts = {PRIOR: generator_artifact(generator or small_generator(small.channels))}
     task = small.attack_task(config, artifacts=artifacts, **changes)
     with at_most(0) if reference else contextlib.nullcontext():
         answer = next(Gifd().solve([task], env))
@@ -60,7 +46,7 @@ class TestConformance(AttackConformance):
     config = QUICK
 
     def artifacts(self, problem):
-        return {PRIOR: artifact_of(generator_of(problem.channels))}
+        return {PRIOR: generator_artifact(small_generator(problem.channels))}
 
 
 class TestConformanceByClass(TestConformance):
@@ -68,7 +54,7 @@ class TestConformanceByClass(TestConformance):
 
     def artifacts(self, problem):
         classes = problem.task.outputs
-        return {PRIOR: artifact_of(generator_of(problem.channels, classes=classes))}
+        return {PRIOR: generator_artifact(small_generator(problem.channels, classes=classes))}
 
 
 class TestConformanceOfThePlainLoop(TestConformance):
@@ -102,7 +88,7 @@ def test_it_follows_an_independent_loop(reference, classes):
         radii=(0.5, 2.0),
         total_variation=1e-2,
     )
-    small, generator = SmallProblem(n=2, know_labels=True), generator_of(1, classes=classes)
+    small, generator = SmallProblem(n=2, know_labels=True), small_generator(1, classes=classes)
     answer, _ = solve(small, config, generator, reference=reference)
     task, model = small.attack_task(config), materialise(small.sent)
     observed = torch.cat([tensor.flatten() for tensor in small.update.tensors.values()])
@@ -158,7 +144,7 @@ def test_it_follows_an_independent_loop(reference, classes):
 
 def test_features_that_no_latent_vector_gives_are_found():
     """The truth is G after features that were moved, within the ball, off what G_0 gives."""
-    generator = generator_of(1, width=4)
+    generator = small_generator(1, width=4)
     stream = Streams(5).torch("truth")
     z = torch.randn(1, 6, generator=stream)
     made = generator.synthesis.enter(z, 0, z)
@@ -187,7 +173,7 @@ def test_balls_without_radius_leave_what_the_latent_search_found():
 def test_cost_never_rises_from_phase_to_phase():
     small = SmallProblem()
     env, config = small.env(), QUICK.model_copy(update={"restarts": 1, "lr": 2.0, "depth": 3})
-    task = small.attack_task(config, artifacts={PRIOR: artifact_of(generator_of(1))})
+    task = small.attack_task(config, artifacts={PRIOR: generator_artifact(small_generator(1))})
     (answer,) = Gifd().solve([task], env)
     costs = [snapshot.objective["matching"] for snapshot in env.snapshots["small"]]
     assert len(costs) == 4 * 7
@@ -209,7 +195,7 @@ def test_the_restart_with_the_lowest_cost_is_the_answer():
 
 @pytest.mark.parametrize("block", [1, 2, 3])
 def test_slopes_in_features_are_those_of_finite_differences(block):
-    generator = generator_of(1).double()
+    generator = small_generator(1).double()
     stream = Streams(0).torch("rows")
     styles = torch.randn(6, 6, generator=stream, dtype=torch.float64)
     features = styles
@@ -262,7 +248,7 @@ def test_all_ways_of_drawing_agree_for_every_architecture(layout):
 
 
 def test_each_images_features_stay_in_a_ball_of_their_own():
-    generator = generator_of(1)
+    generator = small_generator(1)
     styles = torch.randn(4, 6, generator=Streams(0).torch("styles"))
     first = generator.synthesis.enter(styles, 0, styles).unflatten(0, (2, 2))
     way = Features(generator, 1, first, styles, radius=5.0)
@@ -301,7 +287,7 @@ def test_steps_rise_and_fall():
 )
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_lanes_answer_as_the_plain_loop_does(small, adaptive):
-    generator = generator_of(small.channels, classes=small.task.outputs)
+    generator = small_generator(small.channels, classes=small.task.outputs)
     config = QUICK.model_copy(update={"lr": 0.02})
     plain, _ = solve(small, config, generator, reference=True, adaptive=adaptive)
     lanes, _ = solve(small, config, generator, adaptive=adaptive)
@@ -311,7 +297,7 @@ def test_lanes_answer_as_the_plain_loop_does(small, adaptive):
 
 
 def test_more_rows_than_lanes_are_all_answered_the_same():
-    small, artifacts = SmallProblem(), {PRIOR: artifact_of(generator_of(1))}
+    small, artifacts = SmallProblem(), {PRIOR: generator_artifact(small_generator(1))}
     tasks = [
         small.attack_task(QUICK, task_id=f"t{seed}", seed=seed, artifacts=artifacts) for seed in range(9)
     ]
@@ -348,7 +334,7 @@ def test_there_are_no_more_phases_than_the_generator_has_blocks():
     assert _plan(config).through(3).features.radii == (1.0, 2.0, 2.0)
     assert _plan(config).evaluations == GIFD.evaluations(config) == 10 * 3
     answer, _ = solve(SmallProblem(), config)
-    assert answer.gradient_evaluations == (len(generator_of(1).blocks) + 1) * 3
+    assert answer.gradient_evaluations == (len(small_generator(1).blocks) + 1) * 3
 
 
 def setting(**changes):
@@ -370,5 +356,5 @@ def test_it_says_where_it_cannot_work():
 
 def test_labels_of_another_number_than_the_generators_are_a_failure():
     small = SmallProblem()
-    task = small.attack_task(QUICK, artifacts={PRIOR: artifact_of(generator_of(1, classes=7))})
+    task = small.attack_task(QUICK, artifacts={PRIOR: generator_artifact(small_generator(1, classes=7))})
     assert "draws by 7 classes, the task has 10" in next(Gifd().solve([task], small.env())).error

@@ -9,8 +9,8 @@ from attacks.catalog import DlgConfig
 from attacks.dlg import Dlg
 from defenses.cards_dependence import MidVibConfig
 from defenses.catalog import is_simulated
-from defenses.latents import HEAD, Drawing, Posterior, latents, latents_behind
-from defenses.mid_vib import SHIFT, Encoded, MidVib
+from defenses.latents import HEAD, Bottlenecked, Drawing, Posterior, latents, latents_behind
+from defenses.mid_vib import SHIFT, MidVib
 from fl.data import DATASETS, load
 from fl.federation import Federation
 from fl.hooks import Batch
@@ -103,7 +103,7 @@ def test_the_wrapped_classifier_offers_what_others_do():
     bare = MODELS.implementation("resnet20")(card.config(), ImageSpec(3, 16), Task("multiclass", 3).outputs)
     blocks, layer = bare.blocks, bare.cam_layer
     wrapped = DEFENSE.wrap_model(bare)
-    assert isinstance(wrapped, Encoded)
+    assert isinstance(wrapped, Bottlenecked)
     assert wrapped.blocks == blocks
     assert wrapped.cam_layer is layer
     assert wrapped.head.out_features == 3

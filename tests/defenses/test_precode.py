@@ -12,9 +12,9 @@ from attacks.problem import Problem
 from defenses.cards_representation import PrecodeConfig
 from defenses.catalog import is_simulated
 from defenses.gaussian import standard_normal
-from defenses.latents import Posterior, latents, latents_behind
+from defenses.latents import Bottlenecked, Posterior, latents, latents_behind
 from defenses.observed import one_gradient_of_one_image
-from defenses.precode import DECODER, Bottlenecked, Precode
+from defenses.precode import DECODER, Precode
 from fl.data import DATASETS, load
 from fl.federation import Federation
 from fl.hooks import Batch
