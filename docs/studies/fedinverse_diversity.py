@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.analysis.markdown import shown, table
 from harness.analysis.measures import MEASURES
 from harness.analysis.uncertainty import Estimate, clustered_mean, holm, verdict
 from harness.results import load
@@ -41,12 +42,6 @@ def change(trials: pd.DataFrame, attack: str, weight: float) -> Estimate:
     return clustered_mean(difference.to_numpy(dtype=float), difference.index.tolist())
 
 
-def shown(estimate: Estimate, digits: int) -> str:
-    """Return a mean, with its interval where there is one."""
-    numbers = [f"{number:.{digits}f}" for number in (estimate.mean, estimate.low, estimate.high)]
-    return f"{numbers[0]} ({numbers[1]} to {numbers[2]})" if estimate.known else numbers[0]
-
-
 def rows(trials: pd.DataFrame) -> list[list[str]]:
     """Return the table's rows: each attack at each weight."""
     cells = [
@@ -71,24 +66,23 @@ def rows(trials: pd.DataFrame) -> list[list[str]]:
     return found
 
 
-def table(trials: pd.DataFrame) -> str:
+def comparison(trials: pd.DataFrame) -> str:
     """Return the table in Markdown, the floor and real images at its end."""
     names = (*SHOWN, ALIKE)
     heads = ["attack", "weight", *(MEASURES[name].title for name in names), "against weight 0", "of a label"]
-    sides = ["---", *["--:"] * (len(heads) - 2), "---"]
     floor = trials[trials["attack"] == "random_prior"]
     yardsticks = [("random images of the generator", ""), ("real images", "ceiling_")]
     ends = [
         [title, "", *(f"{floor[prefix + name].mean():.{MEASURES[name].digits}f}" for name in names), "", ""]
         for title, prefix in yardsticks
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, sides, *rows(trials), *ends))
+    return table(heads, len(heads) - 2, [*rows(trials), *ends], after=1)
 
 
 def page(trials: pd.DataFrame) -> str:
     """Return the page: the words beside this file, with the table filled in."""
     words = Path(__file__).with_name("fedinverse_diversity.page").read_text(encoding="utf-8")
-    return words.format(table=table(trials), seeds=trials["seed"].nunique(), trials=len(trials))
+    return words.format(table=comparison(trials), seeds=trials["seed"].nunique(), trials=len(trials))
 
 
 def main(folder: str) -> None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.by_round import against_floor, courses, later
 from harness.analysis.labels import with_labels
+from harness.analysis.markdown import shown, table
 from harness.analysis.measures import MEASURES
-from harness.analysis.uncertainty import Estimate, clustered_mean, holm, verdict
+from harness.analysis.uncertainty import clustered_mean, holm, verdict
 from harness.results import load
 
 if TYPE_CHECKING:
@@ -52,18 +53,6 @@ class Study:
         trials = self.trials
         chosen = (trials["attack"] == attack) & (trials["defense"] == defense) & (trials["round"] == round_)
         return trials[chosen].set_index("seed").sort_index()
-
-
-def shown(estimate: Estimate, digits: int) -> str:
-    """Return a mean, with its interval where there is one."""
-    numbers = [f"{number:.{digits}f}" for number in (estimate.mean, estimate.low, estimate.high)]
-    return f"{numbers[0]} ({numbers[1]} to {numbers[2]})" if estimate.known else numbers[0]
-
-
-def table(head: list[str], numbers: int, rows: list[list[str]]) -> str:
-    """Return a Markdown table whose last `numbers` columns are set to the right."""
-    sides = ["---"] * (len(head) - numbers) + ["--:"] * numbers
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, sides, *rows))
 
 
 def by_round(study: Study, name: str) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from scipy.stats import kendalltau
 
+from harness.analysis.markdown import shown as in_markdown
+from harness.analysis.markdown import table
 from harness.analysis.uncertainty import Estimate, clustered_mean, holm, verdict
 from harness.results import load
 
@@ -121,16 +123,8 @@ def difference(group: pd.DataFrame, other: pd.DataFrame, metric: str) -> Estimat
 
 
 def shown(estimate: Estimate, metric: str) -> str:
-    """Return a mean, with its interval where there is one."""
-    digits, factor = METRICS[metric].digits, METRICS[metric].factor
-    numbers = [f"{factor * number:.{digits}f}" for number in (estimate.mean, estimate.low, estimate.high)]
-    return f"{numbers[0]} ({numbers[1]} to {numbers[2]})" if estimate.known else numbers[0]
-
-
-def table(head: list[str], numbers: int, rows: list[list[str]]) -> str:
-    """Return a Markdown table whose last `numbers` columns are set to the right."""
-    sides = ["---"] * (len(head) - numbers) + ["--:"] * numbers
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, sides, *rows))
+    """Return a mean in the metric's digits, with its interval where there is one."""
+    return in_markdown(estimate, METRICS[metric].digits, factor=METRICS[metric].factor)
 
 
 def beside_the_paper(study: Study) -> str:
