@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,11 +13,11 @@ from attacks.base import Attack, AttackEnv, AttackTask, Reconstruction, Snapshot
 from attacks.candidates import Candidate, as_images, reconstruction
 from attacks.cards_generative import PRIOR
 from attacks.cards_ggl import GglConfig
+from attacks.failures import failure
 from attacks.latent.base import LatentSearch
 from attacks.optimizers import SNAPSHOTS
 from attacks.problem import Problem
-from fl.errors import BenchError, NotApplicableError
-from fl.memory import is_out_of_memory
+from fl.errors import NotApplicableError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +49,8 @@ def _answer(task: AttackTask[GglConfig], env: AttackEnv) -> Reconstruction | Tas
     """Solve a task; its error is its answer, but running out of memory is everyone's."""
     try:
         return _Audit(task, env).run()
-    except BenchError as error:
-        return TaskFailure(task.task_id, str(error))
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        return TaskFailure(task.task_id, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return failure(task.task_id, error)
 
 
 class _Audit:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -17,6 +16,7 @@ import torch
 
 from attacks.base import AttackEnv, AttackTask, ConfigT, Reconstruction, Snapshot, TaskFailure
 from attacks.candidates import Candidate, as_images, reconstruction
+from attacks.failures import failure
 from attacks.objectives import ALL_TENSORS, COSTS, CostName, TensorChoice
 from attacks.optimizers import Descent, Evaluation, Lbfgs
 from attacks.problem import Init, Labelling, LabelsName, Problem
@@ -28,8 +28,6 @@ from attacks.regularisers import (
     image_norm,
     moments_distance,
 )
-from fl.errors import BenchError
-from fl.memory import is_out_of_memory
 from fl.specs import Task
 
 if TYPE_CHECKING:
@@ -92,12 +90,8 @@ def answer(task: AttackTask[Any], env: AttackEnv, recipe: Recipe) -> Reconstruct
         return _match(task, env, recipe)
     except _StoppedError:
         return TaskFailure(task.task_id, "stopped")
-    except BenchError as error:
-        return TaskFailure(task.task_id, str(error))
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        return TaskFailure(task.task_id, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return failure(task.task_id, error)
 
 
 def _match(task: AttackTask[Any], env: AttackEnv, recipe: Recipe) -> Reconstruction:

@@ -17,9 +17,8 @@ from attacks.engine.objective import LaneObjective, ObjectiveSpec
 from attacks.engine.rows import Event, OptimizerRows
 from attacks.engine.search import Search
 from attacks.engine.table import Choice
+from attacks.failures import failure
 from attacks.optimizers import Adam, Descent, Lbfgs
-from fl.errors import BenchError
-from fl.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,12 +153,8 @@ def answered(search: Search, choice: Choice) -> Answer:
     """Return the answer of a task whose restarts are over, and how it was computed."""
     try:
         answer = search.answer()
-    except BenchError as error:
-        return TaskFailure(search.problem.task.task_id, str(error))
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        return given_up(search, error)
+        return failure(search.problem.task.task_id, error)
     return replace(answer, formulation=choice.formulation, lane_width=choice.lanes, tabled=True)
 
 

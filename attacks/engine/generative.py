@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -19,13 +18,13 @@ from attacks.engine.objective import LaneObjective
 from attacks.engine.search import Search
 from attacks.engine.solver import Bucket, bucket_of, formulated
 from attacks.engine.table import NATIVE, REFERENCE, Choice, choices
+from attacks.failures import failure
 from attacks.generative import Evaluated, Evaluator, Hunt, PlainEvaluator
 from attacks.generative_phases import hunt
 from attacks.generative_plan import Plan
 from attacks.problem import Problem
-from fl.errors import BenchError, NotApplicableError
+from fl.errors import NotApplicableError
 from fl.generators.stage import load
-from fl.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,15 +170,11 @@ def _solved(group: Group, hunts: Sequence[Hunt], env: AttackEnv) -> Iterator[Ans
 
 
 def _guarded(task_id: str, work: Callable[[], Any]) -> Any:
-    """Return what `work` returns, or its error as an answer; a user's needs no traceback."""
+    """Return what `work` returns, or its error as an answer."""
     try:
         return work()
-    except BenchError as error:
-        return TaskFailure(task_id, str(error))
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        return TaskFailure(task_id, f"{type(error).__name__}: {error}", traceback.format_exc())
+        return failure(task_id, error)
 
 
 def _digest(artifact: Artifact) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 
 from attacks.base import Attack, AttackEnv, AttackTask, Reconstruction, Snapshot, TaskFailure
+from attacks.failures import failure
 from attacks.inversion.config import PRIOR
 from fl.errors import BenchError, NotApplicableError
-from fl.memory import is_out_of_memory
 from fl.specs import Config
 
 if TYPE_CHECKING:
@@ -206,13 +205,8 @@ class GroupAttack(Attack[ConfigT]):
     def _answers(self, group: Group[ConfigT]) -> list[Reconstruction | TaskFailure]:
         try:
             return list(self.invert(group))
-        except BenchError as error:
-            return [TaskFailure(task.task_id, str(error)) for task in group.tasks]
         except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            message, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
-            return [TaskFailure(task.task_id, message, trace) for task in group.tasks]
+            return [failure(task.task_id, error) for task in group.tasks]
 
 
 def groups(tasks: Iterable[AttackTask[ConfigT]], env: AttackEnv) -> Iterator[Group[ConfigT]]:
