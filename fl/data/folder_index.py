@@ -10,18 +10,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from fl.cards import PARTS, DataInfo
 from fl.data.config import Constants
 from fl.data.folder_files import File, check_files
 from fl.data.folder_listing import list_images
+from fl.data.index_cache import cached
 from fl.data.measure import measure
 from fl.data.split import assign_parts
 from fl.data.table_labels import Label
 from fl.data.tables import fail
 from fl.errors import UsageError
-from fl.specs import Task, canonical_json, digest
+from fl.specs import JSON, Task, canonical_json, digest
 
 if TYPE_CHECKING:
     from fl.data.folder_config import FolderConfig
@@ -211,10 +212,20 @@ def _images(files: Sequence[File], parts: Sequence[str], classes: Sequence[str])
 
 
 def _public_statistics(index: FolderIndex, config: FolderConfig) -> Constants:
-    """Return the constants of the public part, never narrowed."""
-    paths = [image.path for image in index.images if image.part == "public"]
-    if not paths:
+    """Return the constants of the public part, never narrowed; measured once for its images' contents."""
+    public = [image for image in index.images if image.part == "public"]
+    if not public:
         raise UsageError(
             f"{config.root}: normalise: dataset needs a public part, got none; set normalise: none"
         )
-    return measure(config.root, paths, size=config.size, channels=config.channels, fit=config.fit)
+    paths = [image.path for image in public]
+    shape: Any = {"size": config.size, "channels": config.channels, "fit": config.fit}
+    found: Any = cached(
+        [],  # contents decide, which are known
+        lambda: cast(JSON, measure(config.root, paths, **shape)),
+        purpose=canonical_json(
+            ["folder constants", VERSION, shape, index.content, [image.id for image in public]]
+        ),
+    )
+    mean, std = found
+    return Constants(tuple(mean), tuple(std))

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +10,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.io
+import torch
 
+from fl.cards import PARTS
 from fl.data import DATASETS
 from fl.data.array_cards import FASHION_MNIST
 from fl.errors import DataUnavailableError
@@ -284,13 +287,64 @@ def test_medmnist_images_are_mapped_from_the_cache(write_set, tmp_path):
     written = write_set("medmnist/pathmnist")
     written.load()
     unpacked = sorted((tmp_path / "cache" / "unpacked").glob("*.npy"))
-    assert [path.name.rpartition("-")[0] for path in unpacked] == [
-        f"pathmnist-{p}" for p in ("test", "train", "val")
+    assert [path.name.split("-")[:2] for path in unpacked] == [
+        ["pathmnist", p] for p in ("test", "train", "val")
     ]
     stamps = [path.stat().st_mtime_ns for path in unpacked]
     written.load()
     assert [path.stat().st_mtime_ns for path in unpacked] == stamps
     np.testing.assert_array_equal(np.load(unpacked[0]), written.images["test"])
+
+
+def test_what_was_unpacked_lasts_as_long_as_the_archive(write_set, tmp_path):
+    written = write_set("medmnist/pathmnist")
+    (archive,) = (path for path in written.files() if path.suffix == ".npz")
+    other = written.load().part("test").images() * 255
+    cache = tmp_path / "cache" / "unpacked"
+    before = {path: path.stat().st_mtime_ns for path in cache.glob("*.npy")}
+
+    archive.write_bytes(archive.read_bytes())  # the same content, another time of change
+    assert torch.equal(written.load().part("test").images() * 255, other)
+    assert {path: path.stat().st_mtime_ns for path in cache.glob("*.npy")} == before
+
+    arrays = dict(np.load(archive))
+    np.savez_compressed(archive, **{**arrays, "test_images": 255 - arrays["test_images"]})
+    found = written.load().part("test").images() * 255
+    assert torch.allclose(found, 255 - other)
+    after = set(cache.glob("*.npy"))
+    assert len(after) == len(before) == 3
+    assert len(after & set(before)) == 2  # nothing is left of the other test images
+
+
+@pytest.mark.parametrize("name", ["medmnist/pathmnist", "medmnist/pneumoniamnist"])
+def test_an_archive_that_is_not_compressed_is_mapped_itself(name, write_set, tmp_path):
+    written = write_set(name)
+    (archive,) = (path for path in written.files() if path.suffix == ".npz")
+    expected = {part: written.load().part(part).images() for part in PARTS}
+    shutil.rmtree(tmp_path / "cache")
+    np.savez(archive, **dict(np.load(archive)))
+    found = written.load()
+    for part in PARTS:
+        assert torch.equal(found.part(part).images(), expected[part])
+    assert not (tmp_path / "cache" / "unpacked").exists()
+
+
+def test_an_uncompressed_archive_that_is_cut_or_says_more_than_it_holds_is_named(write_set):
+    written = write_set("medmnist/pneumoniamnist")
+    (archive,) = (path for path in written.files() if path.suffix == ".npz")
+    arrays = dict(np.load(archive))
+    np.savez(archive, **arrays)
+    n = len(arrays["test_images"])
+    whole = archive.read_bytes()
+    claimed = whole.replace(f"({n}, 28, 28)".encode(), f"({n + 1}, 28, 28)".encode())
+    assert len(claimed) == len(whole)
+    assert claimed != whole
+    archive.write_bytes(claimed)
+    with pytest.raises(DataUnavailableError, match=rf"{archive}: expected .*; remove it, then run"):
+        written.load()
+    archive.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataUnavailableError, match=rf"{archive}: expected a MedMNIST archive"):
+        written.load()
 
 
 def test_a_cache_without_room_for_images_is_named(write_set, tmp_path):

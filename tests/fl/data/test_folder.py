@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from fl.cards import PARTS
 from fl.data import DATASETS, load
 from fl.data.cache import cache_dir
+from fl.data.folder_index import read_index
 from fl.specs import Plugin
 
 
@@ -107,6 +109,46 @@ def test_normalisation_is_measured_on_the_public_part(classes):
     images = load(plugin(classes)).part("public").images().double()  # not narrowed
     assert dataset.info.mean == pytest.approx(images.mean(dim=(0, 2, 3)).tolist(), abs=1e-6)
     assert dataset.info.std == pytest.approx(images.std(dim=(0, 2, 3), correction=0).tolist(), abs=1e-6)
+
+
+def brute_force(root, **options):
+    """Mean and standard deviation of the public part's pixels, from the images as they are loaded."""
+    images = DATASETS.implementation("folder")(plugin(root, **options).config).part("public").images()
+    pixels = images.double().transpose(0, 1).flatten(1)
+    return pytest.approx([*pixels.mean(1).tolist(), *pixels.std(1, correction=0).tolist()], abs=1e-6)
+
+
+def constants(root, **options):
+    info = describe(plugin(root, normalise="dataset", **options))
+    return [*info.mean, *info.std]
+
+
+def test_constants_are_measured_once_for_the_same_contents(classes, tmp_path):
+    first = constants(classes)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(classes, moved)
+    public = [image for image in read_index(plugin(classes).config).images if image.part == "public"]
+    for image in public:  # what counts as unchanged is not read again
+        stat = image.path.stat()
+        image.path.write_bytes(b"x" * stat.st_size)
+        os.utime(image.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert constants(classes) == first
+    for image in public:
+        Path(str(image.path).replace(str(classes), str(moved))).touch()
+    assert constants(moved) == first == brute_force(moved)
+
+
+def test_constants_follow_contents_parts_and_shape(classes):
+    found = [constants(classes)]
+    for options in ({"size": 8}, {"channels": "gray"}, {"split": {"private": 0.4, "public": 0.3}}):
+        assert constants(classes, **options) == brute_force(classes, **options)
+        found.append(constants(classes, **options))
+    image = next(i for i in read_index(plugin(classes).config).images if i.part == "public")
+    Image.fromarray(picture(999) // 2).save(image.path)
+    found.append(constants(classes))
+    assert found[-1] == brute_force(classes)
+    assert len(set(map(tuple, found))) == len(found)
+    assert constants(classes, public_labels=[0]) == found[-1]
 
 
 def test_identity_is_content_and_not_place(classes, tmp_path):
