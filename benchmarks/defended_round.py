@@ -26,7 +26,8 @@ from fl.generators import stage
 from fl.models import MODELS
 from fl.seeds import Streams
 from fl.specs import JSON, FederationSpec, NoConfig, Plugin
-from fl.types import Artifact, StageContext
+from fl.stage_context import StageContext
+from fl.types import Artifact
 from harness.execute.lane import single_thread
 
 if TYPE_CHECKING:

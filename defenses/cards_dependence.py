@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from defenses.cards_representation import bottleneck_budget
 from fl.cards import DefenseCard, NoiseBudget, Reference, Setting
 from fl.specs import Config
 
@@ -112,17 +113,6 @@ def _dependence_budget(config: BidoConfig | MidDependenceConfig) -> NoiseBudget:
     )
 
 
-def _mid_vib_budget(config: MidVibConfig) -> NoiseBudget:
-    return NoiseBudget(
-        field="beta",
-        unit="weight of the latents' divergence from N(0, 1)",
-        domain="model",
-        stronger="higher",
-        off=None,  # the bottleneck is there, and draws, at every weight
-        grid=(1e-4, 1e-3, 1e-2, 1e-1),
-    )
-
-
 def _dependence_compatible(config: BidoConfig | MidDependenceConfig, setting: Setting) -> str | None:
     federation = setting.federation
     if not config.lambda_x or federation is None:
@@ -186,7 +176,7 @@ MID_VIB = DefenseCard(
         "Wang, Zhang, Jia 2021, Improving Robustness to Model Inversion Attacks via Mutual Information "
         "Regularization, AAAI, arXiv 2009.05241"
     ),
-    noise_budget=_mid_vib_budget,
+    noise_budget=bottleneck_budget,
     hooks=frozenset({"wrapper", "wrap_model", "loss"}),
     mirrored=False,
     unmirrored=_mid_vib_unmirrored,

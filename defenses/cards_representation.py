@@ -49,7 +49,8 @@ def _soteria_unmirrored(config: SoteriaConfig) -> str | None:
     )
 
 
-def _precode_budget(config: PrecodeConfig) -> NoiseBudget:
+def bottleneck_budget(config: Config) -> NoiseBudget:
+    """Return the noise budget of a variational bottleneck between features and head."""
     return NoiseBudget(
         field="beta",
         unit="weight of the latents' divergence from N(0, 1)",
@@ -95,7 +96,7 @@ PRECODE = DefenseCard(
         "Scheliga, Maeder, Seeland 2022, PRECODE: A Generic Model Extension to Prevent Deep Gradient "
         "Leakage, WACV, arXiv 2108.04725"
     ),
-    noise_budget=_precode_budget,
+    noise_budget=bottleneck_budget,
     hooks=frozenset({"wrapper", "wrap_model", "loss"}),
     mirrored=False,
     unmirrored=_precode_unmirrored,

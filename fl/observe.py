@@ -199,11 +199,15 @@ def _trained_on(federation: Federation, record: ClientRecord) -> Tensor:
 def _local_training(
     federation: Federation, target: Target, threat_model: ThreatModel
 ) -> LocalTraining | None:
-    """The largest observed client's, where several are observed."""
+    """Return the largest observed client's, where several are observed; their batch sizes are each one's."""
     if not threat_model.knowledge.local_hyperparameters:
         return None
-    largest = max(target.clients or range(federation.spec.clients), key=federation.n_images)
-    return local_training(federation.spec, largest, federation.n_images(largest), round_=target.round)
+    spec = federation.spec
+    largest = max(target.clients or range(spec.clients), key=federation.n_images)
+    local = local_training(spec, largest, federation.n_images(largest), round_=target.round)
+    if target.kind != "aggregate" or spec.batch_sizes is None or spec.local_steps is None:
+        return local
+    return replace(local, batch_sizes=tuple(map(spec.batch_size_of, target.clients)))
 
 
 def _batch_norm(

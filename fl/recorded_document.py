@@ -6,7 +6,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -64,6 +64,7 @@ class LocalTrainingSection(Config):
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     mu: float = Field(0.0, ge=0)
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = ()
 
 
 class UpdateSection(Config):

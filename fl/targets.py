@@ -19,7 +19,9 @@ class Target:
     """What one attack run is after.
 
     Attributes:
-        id: Unique in the federation; names no defense and no attack.
+        id: Unique among what is seen of a federation in one round; names no defense and no attack. That of a
+            label names no round either, so that all rounds have the same labels drawn, in the same order, and
+            are attacked with the same draws.
         kind: Kind of observation.
         rounds: Rounds that the adversary sees, in order; the last one is attacked.
         clients: Whose updates; empty for `global_model`.
@@ -49,7 +51,7 @@ def candidates(federation: Federation, spec: ObserveSpec) -> tuple[Target, ...]:
     """
     if spec.kind == "global_model":
         return tuple(
-            Target(f"round{spec.last_round}-label{label}", spec.kind, spec.rounds_seen, label=label)
+            Target(f"label{label}", spec.kind, spec.rounds_seen, label=label)
             for label in sorted(set().union(*labels_of(federation, federation.held_by_others)))
         )
     round_, rounds = spec.round, spec.rounds_seen
@@ -73,8 +75,8 @@ def candidates(federation: Federation, spec: ObserveSpec) -> tuple[Target, ...]:
 def draw_targets(federation: Federation, spec: ObserveSpec, targets: int) -> tuple[Target, ...]:
     """Draw targets without replacement; the first k of N are those of every N >= k.
 
-    Each candidate has its own place in the draw, given by the stream `targets`, so a defense whose sampler
-    leaves a candidate out does not move the others.
+    Each candidate has its own place in the draw, given by its id in the stream `targets`, so a defense whose
+    sampler leaves a candidate out does not move the others, and labels have the same places at every round.
 
     Raises:
         UsageError: If there are fewer candidates than targets.

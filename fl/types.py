@@ -7,18 +7,14 @@ of C channels, H x W pixels. Images outside a model are in [0, 1]; a model takes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from fl.specs import JSON, BatchNormMode, ObservationKind, Task
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
-
-    from fl.data.base import Part
-    from fl.seeds import Streams
 
 Tensors = Mapping[str, "Tensor"]
 
@@ -158,6 +154,8 @@ class LocalTraining:
         momentum: Of SGD; it starts anew each round.
         weight_decay: Of SGD.
         mu: Weight of FedProx's proximal term, 0 without one.
+        batch_sizes: Of an aggregate whose clients all take `steps`, but not of as many images, images per
+            step of each of `Observation.clients`; empty: `batch_size` of all.
     """
 
     lr: float
@@ -167,6 +165,7 @@ class LocalTraining:
     momentum: float = 0.0
     weight_decay: float = 0.0
     mu: float = 0.0
+    batch_sizes: tuple[int, ...] = ()
 
     @property
     def reach(self) -> float:
@@ -235,8 +234,10 @@ class Observation:
     def n_images(self) -> int:
         """How many images are behind the last round's update, as far as the adversary can tell.
 
-        Known labels tell. Else a delta reports all images of its client; where its local steps are known,
-        they take no more than their batches hold.
+        Known labels tell. Else a delta reports all images of its client, an aggregate those of all together;
+        where the local steps are known, they take no more than their batches hold. How many images each
+        client of an aggregate has is not known: that is counted as if all had the mean, so clients unlike
+        one another that take fixed local steps may have trained on fewer.
 
         Raises:
             ValueError: If no update is visible there.
@@ -246,7 +247,9 @@ class Observation:
             return len(labels)
         if update.kind == "gradient" or local is None:
             return update.n_images
-        return min(update.n_images, local.steps * local.batch_size * max(len(self.clients), 1))
+        sizes = local.batch_sizes or (local.batch_size,) * max(len(self.clients), 1)
+        held = update.n_images / len(sizes)
+        return round(sum(min(held, local.steps * size) for size in sizes))
 
 
 @dataclass(frozen=True)
@@ -289,44 +292,3 @@ class PublicData(Protocol):
     @property
     def mean_image(self) -> Tensor:
         """`C x H x W`, the mean of `images`."""
-
-
-def _nothing_kept() -> Artifact | None:
-    return None
-
-
-def _keep_nothing(artifact: Artifact) -> None:
-    """Leave a stage that is interrupted to begin anew."""
-
-
-def _no_parts(name: str) -> Part:
-    raise PermissionError(f"only the judge's stages read the {name} part")
-
-
-@dataclass(frozen=True)
-class StageContext:
-    """What the implementation of a plug-in's stage may use besides its config and inputs.
-
-    Attributes:
-        streams: The trial's streams.
-        device: Where to compute.
-        public: The public images, or None where the data has none.
-        build: From a model's state to the module, wrappers included.
-        progress: Called with a share in [0, 1] and a word or two.
-        files: The request's files (`fl.cards.StageRequest`).
-        kept: Returns what `keep` stored last in an earlier, interrupted run of this stage, or None.
-        keep: Stores what a long stage can go on from; gone once the stage is done.
-        model: The global model of the request's `round`; None where it names none.
-        part: For a request with `judge`: from a part's name to that part of the trial's data set.
-    """
-
-    streams: Streams
-    device: torch.device
-    public: PublicData | None
-    build: Callable[[ModelState], torch.nn.Module]
-    progress: Callable[[float, str], None]
-    files: Mapping[str, str] = field(default_factory=dict)
-    kept: Callable[[], Artifact | None] = _nothing_kept
-    keep: Callable[[Artifact], None] = _keep_nothing
-    model: ModelState | None = None
-    part: Callable[[str], Part] = _no_parts

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from attacks.inversion.config import DiversityConfig, one_class_per_image, prior_unusable
+from attacks.inversion.costs import kedmi_work
 from attacks.inversion.gan_request import gan_stage
 from fl.cards import AttackCard, Reference, Resources, Setting, StageRequest
 from fl.generators.config import GeneratorConfig
@@ -85,7 +87,8 @@ def _compatible(config: KedmiConfig, setting: Setting) -> str | None:
 
 def _stages(config: KedmiConfig, spec: TrialSpec) -> list[StageRequest]:
     implementation = "attacks.inversion.kedmi_gan:train"
-    return gan_stage({"gan": config.gan}, spec, implementation=implementation, version=GAN_VERSION)
+    work = partial(kedmi_work, config.gan)
+    return gan_stage({"gan": config.gan}, spec, implementation=implementation, version=GAN_VERSION, work=work)
 
 
 def _evaluations(config: KedmiConfig) -> int:

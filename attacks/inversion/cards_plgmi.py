@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic import Field
 
 from attacks.inversion.config import WEIGHT, DiversityConfig, one_class_per_image, prior_unusable
+from attacks.inversion.costs import plgmi_work
 from attacks.inversion.gan_request import gan_stage
 from fl.cards import AttackCard, Reference, Resources, Setting, StageRequest
 from fl.generators.config import GeneratorConfig
@@ -78,7 +80,8 @@ def _compatible(config: PlgmiConfig, setting: Setting) -> str | None:
 def _stages(config: PlgmiConfig, spec: TrialSpec) -> list[StageRequest]:
     needs: dict[str, Config] = {"gan": config.gan, "views": config.views}
     implementation = "attacks.inversion.plgmi_gan:train"
-    return gan_stage(needs, spec, implementation=implementation, version=GAN_VERSION)
+    work = partial(plgmi_work, config.gan)
+    return gan_stage(needs, spec, implementation=implementation, version=GAN_VERSION, work=work)
 
 
 def _evaluations(config: PlgmiConfig) -> int:

@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from fl.encoding import under
-from fl.errors import DataUnavailableError, NotApplicableError
+from fl.errors import BenchError, DataUnavailableError, NotApplicableError
 from fl.generators import gmi, resumable
 from fl.generators.architecture import Generator, initialise
 from fl.generators.layout import Layout
+from fl.generators.stage import as_bytes
 from fl.specs import JSON
 from fl.types import Artifact, PublicData
 
 if TYPE_CHECKING:
     from fl.seeds import Streams
-    from fl.types import ImageSpec, StageContext
-
-KEEP_EVERY = 200
-"""Steps between two states that an interrupted training can go on from."""
+    from fl.stage_context import StageContext
+    from fl.types import ImageSpec
 
 SAMPLES = 64
 """Images kept in the artifact for people to look at."""
@@ -67,9 +66,19 @@ class Attacked:
         return found
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return what it says about any number of images, `N x classes`."""
+        """Return what it says about any number of images, `N x classes`.
+
+        Raises:
+            BenchError: If that is not finite.
+        """
         with torch.no_grad():
-            return torch.cat([self.logits(chunk).softmax(1) for chunk in torch.split(images, _CHUNK)])
+            found = torch.cat([self.logits(chunk).softmax(1) for chunk in torch.split(images, _CHUNK)])
+        if not bool(found.isfinite().all()):
+            raise BenchError(
+                "expected a global model with finite outputs, got one with others: its federation diverged; "
+                "give the federation a smaller lr, or attack an earlier round"
+            )
+        return found
 
 
 class GanTraining(ABC):
@@ -107,6 +116,7 @@ class GanTraining(ABC):
         self.generator, self.critic = generator.to(device), critic.to(device)
         self.streams, self.device = streams, device
         self.done = 0
+        self._lr = lr
         self._modules: Mapping[str, nn.Module] = {"generator": self.generator, "critic": self.critic}
         self._rules = {
             name: torch.optim.Adam(module.parameters(), lr=lr, betas=betas)
@@ -121,9 +131,9 @@ class GanTraining(ABC):
         """Return all that a training goes on from."""
         return resumable.state(self._modules, self._rules, self.done)
 
-    def resume(self, state: Artifact) -> None:
-        """Go on from `state`."""
-        self.done = resumable.resume(state, self._modules, self._rules, self.device)
+    def resume(self, kept: Artifact) -> None:
+        """Go on from what `state` returned."""
+        self.done = resumable.resume(kept, self._modules, self._rules, self.device)
 
     def finish(self, steps: int, context: StageContext) -> Artifact:
         """Take the steps that are left; return generator, critic and a few samples as an artifact.
@@ -131,15 +141,12 @@ class GanTraining(ABC):
         Returns:
             Tensors: the generator's weights under `weights.`, the critic's under `critic.`, and `samples`,
             uint8, `64 x C x H x W`. Data: the generator's `layout` (`fl.generators.stage.load` takes it).
+
+        Raises:
+            BenchError: If the training diverged, or images are not finite.
         """
-        kept = context.kept()
-        if kept is not None:
-            self.resume(kept)
-        while self.done < steps:
-            self.step()
-            if self.done % KEEP_EVERY == 0 and self.done < steps:
-                context.keep(self.state())
-            context.progress(self.done / steps, f"gan step {self.done}")
+        remedy = f"give gan: a smaller lr than {self._lr:g}"
+        resumable.finish(self, self.step, context, steps=steps, name="gan", remedy=remedy)
         return self._artifact()
 
     def descend(self, name: str, loss: Tensor) -> None:
@@ -157,7 +164,7 @@ class GanTraining(ABC):
         labels = (torch.arange(SAMPLES) % classes).sort()[0].to(self.device) if classes else None
         with torch.no_grad():
             samples = self.generator(self.latents(SAMPLES, stream), labels).cpu()
-        tensors = {"samples": (samples * 255).round().to(torch.uint8)}
+        tensors = {"samples": as_bytes(samples)}
         for prefix, module in ((_GENERATOR, self.generator), (_CRITIC, self.critic)):
             tensors |= {f"{prefix}{name}": tensor.cpu() for name, tensor in module.state_dict().items()}
         return Artifact(tensors, {"layout": self.generator.layout.document()})

@@ -16,7 +16,7 @@ from attacks.inversion.cards_gmi import GmiConfig
 from attacks.inversion.config import PRIOR
 from attacks.inversion.diversity import diversity
 from attacks.inversion.groups import Group, GroupAttack
-from attacks.optimizers import SNAPSHOTS
+from attacks.inversion.search import Evaluated, search
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,26 +38,29 @@ class Gmi(GroupAttack[GmiConfig]):
 
     def invert(self, group: Group[GmiConfig]) -> Iterable[Reconstruction | TaskFailure]:
         """Search for all images of all labels at once."""
-        config, objective = group.config, Objective(group)
-        iterations = group.allowed(config.iterations)
-        stride = max(1, iterations // SNAPSHOTS)
-        latents = group.draw(group.generator.latent, config.samples)
-        velocity = torch.zeros_like(latents)
-        best = torch.full((len(group.tasks),), torch.inf, device=group.device)
-        for iteration in range(iterations):
-            if group.stopping():
-                return group.stopped()
-            latents.requires_grad_()
-            found = objective(latents)
-            (slope,) = torch.autograd.grad(found.terms["total"].mean(), latents)
-            best = torch.minimum(best, found.terms["total"].detach())
-            if iteration % stride == 0:
-                group.record(iteration, found.terms, best, found.images)
-            latents, velocity = step(latents.detach(), velocity, slope, config)
-        with torch.no_grad():
-            found = objective(latents)
-        group.record(iterations, found.terms, torch.minimum(best, found.terms["total"]), found.images)
-        return group.reconstructions(found.images, found.terms, evaluations=iterations, iterations=iterations)
+        here = _Search(group)
+        return search(group, group.allowed(group.config.iterations), step=here.step, last=here.evaluate)
+
+
+class _Search:
+    """The latent vectors of one trial's n labels, `samples` each, on their way."""
+
+    def __init__(self, group: Group[GmiConfig]) -> None:
+        self._config, self._objective = group.config, Objective(group)
+        self._latents = group.draw(group.generator.latent, group.config.samples)
+        self._velocity = torch.zeros_like(self._latents)
+
+    def step(self) -> Evaluated:
+        """Take a step; return what was there before it."""
+        self._latents.requires_grad_()
+        found = self.evaluate()
+        (slope,) = torch.autograd.grad(found.terms["total"].mean(), self._latents)
+        self._latents, self._velocity = step(self._latents.detach(), self._velocity, slope, self._config)
+        return found
+
+    def evaluate(self) -> Evaluated:
+        """Return the images of the latent vectors and the terms there."""
+        return self._objective(self._latents)
 
 
 def step(latents: Tensor, velocity: Tensor, slope: Tensor, config: GmiConfig) -> tuple[Tensor, Tensor]:
@@ -70,19 +73,6 @@ def step(latents: Tensor, velocity: Tensor, slope: Tensor, config: GmiConfig) ->
     following = momentum * velocity - config.lr * slope
     moved = latents - momentum * velocity + (1 + momentum) * following
     return moved.clamp(-config.clamp, config.clamp), following
-
-
-class Evaluated(NamedTuple):
-    """The objective of a trial's latent vectors.
-
-    Attributes:
-        terms: By name: `critic` and `identity`, `n`, means over a label's images, unweighted; `diversity`,
-            one number of all images, unweighted; `total`, `n`, whose mean over labels is minimised.
-        images: `n x samples x C x H x W`, without a graph.
-    """
-
-    terms: dict[str, Tensor]
-    images: Tensor
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,8 @@ class Objective:
 
         A released batch has one image of each label. So what is minimised is the mean over labels, summed
         over samples: how far a latent vector moves depends on how many labels there are, and not on how many
-        samples.
+        samples. The terms `critic` and `identity` are means over a label's images, `diversity` is one number
+        of all images.
         """
         group, config = self.group, self.group.config
         n, samples = latents.shape[:2]
@@ -120,7 +111,7 @@ class Objective:
             terms["diversity"] = diversity(found.compared, labels, config.diversity)
             total = total + config.diversity.weight * terms["diversity"]
         terms["total"] = total
-        return Evaluated(terms, found.images.detach().reshape(n, samples, *found.images.shape[1:]))
+        return Evaluated(found.images.detach().reshape(n, samples, *found.images.shape[1:]), terms)
 
     def _images(self, latents: Tensor, labels: Tensor) -> _Images:
         """Evaluate at `m x latent`; of many images, graphs are kept of `MOST_IMAGES` at a time."""

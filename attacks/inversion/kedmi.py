@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,7 @@ from attacks.inversion.gan_request import GAN
 from attacks.inversion.groups import Group, GroupAttack
 from attacks.inversion.kedmi_gan import discriminator
 from attacks.inversion.kedmi_losses import realism
-from attacks.optimizers import SNAPSHOTS
+from attacks.inversion.search import Evaluated, search
 from fl.generators.stage import load
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ class Kedmi(GroupAttack[KedmiConfig]):
 
     def invert(self, group: Group[KedmiConfig]) -> Iterable[Reconstruction | TaskFailure]:
         """Recover all labels of a trial together."""
-        return _Recovery(group).run()
+        recovery = _Recovery(group)
+        iterations = group.allowed(group.config.iterations)
+        return search(group, iterations, step=recovery.step, last=recovery.draw)
 
 
 class _Recovery:
@@ -48,24 +50,8 @@ class _Recovery:
         self._optimizer = torch.optim.Adam((self._means, self._logvars), lr=self._config.lr)
         self._noise = [task.streams.torch("latent_noise") for task in group.tasks]
 
-    def run(self) -> Iterable[Reconstruction | TaskFailure]:
-        """Fit, draw, and answer."""
-        group, iterations = self._group, self._group.allowed(self._config.iterations)
-        stride = max(1, iterations // SNAPSHOTS)
-        best = torch.full((len(group.tasks),), torch.inf, device=group.device)
-        for iteration in range(iterations):
-            if group.stopping():
-                return group.stopped()
-            images, terms = self._step()
-            best = torch.minimum(best, terms["total"])
-            if iteration % stride == 0:
-                group.record(iteration, terms, best, images[:, None])
-        drawn, terms = self._draw()
-        group.record(iterations, terms, torch.minimum(best, terms["total"]), drawn)
-        return group.reconstructions(drawn, terms, evaluations=iterations, iterations=iterations)
-
-    def _step(self) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Take a step of Adam; return the images before it, one for each label, and their terms."""
+    def step(self) -> Evaluated:
+        """Take a step of Adam; return what was there before it, one image of each label."""
         width = self._means.shape[1]
         noise = torch.stack([torch.randn(width, generator=stream) for stream in self._noise])
         variables = (self._means.requires_grad_(), self._logvars.requires_grad_())
@@ -74,15 +60,14 @@ class _Recovery:
         for variable, slope in zip(variables, slopes, strict=True):
             variable.requires_grad_(False).grad = slope
         self._optimizer.step()
-        return images.detach(), {name: term.detach() for name, term in terms.items()}
+        return Evaluated(images.detach()[:, None], terms)
 
-    def _draw(self) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return `n x samples x C x H x W` images from the Gaussians, and the terms' means over samples."""
+    def draw(self) -> Evaluated:
+        """Return images drawn from the Gaussians, and the terms' means over samples."""
         noise = self._group.draw(self._generator.latent, self._config.samples)
-        with torch.no_grad():
-            drawn = [self._evaluate(self._latents(each)) for each in noise.unbind(1)]
+        drawn = [self._evaluate(self._latents(each)) for each in noise.unbind(1)]
         terms = {name: torch.stack([each[name] for _, each in drawn]).mean(0) for name in drawn[0][1]}
-        return torch.stack([images for images, _ in drawn], 1), terms
+        return Evaluated(torch.stack([images for images, _ in drawn], 1), terms)
 
     def _latents(self, noise: Tensor) -> Tensor:
         """From N(0, I) to the labels' latent vectors, both `n x latent`."""

@@ -29,7 +29,7 @@ from fl.types import Artifact
 
 if TYPE_CHECKING:
     from fl.seeds import Streams
-    from fl.types import StageContext
+    from fl.stage_context import StageContext
 
 BETAS = (0.5, 0.999)
 

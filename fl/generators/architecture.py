@@ -24,8 +24,6 @@ SLOPE = 0.2
 latter)."""
 
 EPSILON = 1e-8
-_MOST_MAPS = 4
-_SMALLEST = 4
 
 
 class Generator(nn.Module):
@@ -193,18 +191,6 @@ def initialise(module: nn.Module, stream: torch.Generator) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _sizes(size: int) -> list[int]:
-    """Return the maps' sides, from the smallest to the image's own, each half of the next, rounded up."""
-    sizes = [size]
-    while sizes[0] > _SMALLEST:
-        sizes.insert(0, (sizes[0] + 1) // 2)
-    return sizes
-
-
-def _maps(width: int, blocks: int) -> list[int]:
-    return [width * min(2 ** (blocks - 1 - i), _MOST_MAPS) for i in range(blocks)]
-
-
 def _mapping(layout: Layout) -> nn.Module:
     if not layout.mapping_layers:
         return nn.Identity()
@@ -215,28 +201,20 @@ def _mapping(layout: Layout) -> nn.Module:
 
 
 def _upsampling(layout: Layout) -> Synthesis:
-    sizes = _sizes(layout.size)
-    maps = _maps(layout.width, len(sizes))
-    blocks: list[nn.Module] = [_Seed(layout.styles, maps[0], sizes[0])]
-    for i in range(1, len(sizes)):
-        blocks.append(_Enlarge(maps[i - 1], maps[i], sizes[i]))
-    return Synthesis(blocks, nn.Conv2d(maps[-1], layout.channels, 3, padding=1), layout.shown)
-
-
-def _styled(layout: Layout) -> Synthesis:
-    sizes = _sizes(layout.size)
-    maps = _maps(layout.width, len(sizes))
-    return styled.synthesis(layout, [styled.Scale(*scale) for scale in zip(sizes, maps, strict=True)])
+    scales = layout.scales
+    blocks: list[nn.Module] = [_Seed(layout.styles, scales[0].maps, scales[0].size)]
+    for last, scale in pairwise(scales):
+        blocks.append(_Enlarge(last.maps, scale.maps, scale.size))
+    return Synthesis(blocks, nn.Conv2d(scales[-1].maps, layout.channels, 3, padding=1), layout.shown)
 
 
 def _features(layout: Layout) -> tuple[nn.Sequential, int]:
     """Return the critic of our own generators up to its last layer, and how many features it gives."""
-    sizes = _sizes(layout.size)
-    maps = _maps(layout.width, len(sizes))[::-1]
+    maps = [scale.maps for scale in reversed(layout.scales)]
     layers = [nn.Conv2d(layout.channels, maps[0], 3, padding=1), nn.LeakyReLU(SLOPE)]
     for inputs, outputs in pairwise(maps):
         layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
-    return nn.Sequential(*layers, nn.Flatten()), maps[-1] * sizes[0] ** 2
+    return nn.Sequential(*layers, nn.Flatten()), maps[-1] * layout.scales[0].size ** 2
 
 
 def _transposed(layout: Layout) -> Synthesis:
@@ -258,7 +236,7 @@ def _transposed(layout: Layout) -> Synthesis:
 
 _SYNTHESES: Mapping[Family, Callable[[Layout], Synthesis]] = {
     "upsampling": _upsampling,
-    "styled": _styled,
+    "styled": styled.synthesis,
     "transposed": _transposed,
     "ggl": ggl.synthesis,
     "gmi": gmi.synthesis,

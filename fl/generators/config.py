@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from fl.cards import Resources, Setting, StageRequest
 from fl.data import DATASETS
+from fl.generators.costs import training_work
 from fl.generators.layout import FACES, GGL_SIZE, GMI_SIZES, Layout, checkpoint_digest, checkpoint_layout
 from fl.specs import Config, Plugin, TrialSpec, added_later
 
@@ -108,6 +109,11 @@ class GeneratorConfig(Config):
         assert self.checkpoint is not None
         return checkpoint_layout(self.checkpoint, self.architecture)
 
+    def trained_layout(self, channels: int, size: int, *, classes: int = 0) -> Layout:
+        """Return the layout that is trained for images of `channels` x `size` x `size`."""
+        shape = (channels, size, self.latent, self.width, self.mapping_layers)
+        return Layout(self.architecture, *shape, classes=classes)
+
 
 def generator_stage(config: GeneratorConfig, spec: TrialSpec, *, name: str) -> list[StageRequest]:
     """Return the stage that makes a trial's generator; none where a trial has no data set at all.
@@ -193,6 +199,10 @@ def _request(config: GeneratorConfig, source: Plugin, seed: int, name: str) -> S
         needs |= {"public": json.loads(source.canonical), "fingerprint": info.fingerprint, "seed": seed}
         if config.conditional:
             needs["classes"] = info.task.outputs
+    work = None
+    if config.checkpoint is None:
+        layout = config.trained_layout(info.channels, info.size, classes=needs.get("classes", 0))
+        work = training_work(config, layout)
     return StageRequest(
         name=name,
         kind=STAGE_KIND,
@@ -201,4 +211,5 @@ def _request(config: GeneratorConfig, source: Plugin, seed: int, name: str) -> S
         config=needs,
         files={} if config.checkpoint is None else {"checkpoint": config.checkpoint},
         resources=Resources(gpus=0.5, memory_mib=2048),
+        work=work,
     )

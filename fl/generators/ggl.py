@@ -29,14 +29,9 @@ _OURS = {
 """What the authors' code calls modules, and what they are called here."""
 
 
-def maps_of(width: int) -> tuple[int, int, int]:
-    """Return the feature maps of 4, 8 and 16 pixels a side."""
-    return (4 * width, 2 * width, width)
-
-
 def synthesis(layout: Layout) -> Synthesis:
     """Return the synthesis, with torch's weights."""
-    maps = maps_of(layout.width)
+    maps = [scale.maps for scale in layout.scales]
     entries = maps[0] * _SMALLEST**2
     first = nn.Sequential(
         nn.Linear(layout.styles, entries),
@@ -54,7 +49,7 @@ def synthesis(layout: Layout) -> Synthesis:
 
 def critic_features(layout: Layout) -> tuple[nn.Sequential, int]:
     """Return the critic up to its last layer, with torch's weights, and how many features it gives."""
-    maps = maps_of(layout.width)[::-1]
+    maps = [scale.maps for scale in reversed(layout.scales)]
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise((layout.channels, *maps)):
         layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(SLOPE)]

@@ -30,15 +30,9 @@ class _HalvedConvTranspose2d(nn.ConvTranspose2d):
         return found
 
 
-def maps_of(layout: Layout) -> tuple[int, ...]:
-    """Return the feature maps of 4, 8, ... pixels a side, up to half of the image's side."""
-    doublings = (layout.size // _SMALLEST).bit_length() - 1
-    return tuple(layout.width * 2**power for power in reversed(range(doublings)))
-
-
 def synthesis(layout: Layout) -> Synthesis:
     """Return the synthesis, with torch's weights; 64 pixels: the net for faces, 32: the one for digits."""
-    maps = maps_of(layout)
+    maps = [scale.maps for scale in layout.scales]
     entries = maps[0] * _SMALLEST**2
     first = nn.Sequential(
         nn.Linear(layout.styles, entries, bias=False),
@@ -63,7 +57,7 @@ def critic_features(layout: Layout) -> tuple[nn.Sequential, int]:
 
     The released critic ends in a convolution of the last 4 x 4 maps, which is a fully connected layer.
     """
-    maps = maps_of(layout)[::-1]
+    maps = [scale.maps for scale in reversed(layout.scales)]
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise((layout.channels, *maps)):
         layers.append(nn.Conv2d(inputs, outputs, _KERNEL, stride=2, padding=2))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fl.data import assets
 from fl.errors import DataUnavailableError
@@ -21,8 +21,21 @@ METADATA = "generator"
 
 Family = Literal["upsampling", "styled", "transposed", "ggl", "gmi", "biggan_deep_256"]
 
+_SMALLEST = 4
+"""Side of the smallest maps, or the most that it is."""
+
+_MOST_MAPS = 4
+"""Feature maps of our own generators' first blocks over those of the last."""
+
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000
+
+
+class Scale(NamedTuple):
+    """Feature maps of one side length."""
+
+    size: int
+    maps: int
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,26 @@ class Layout:
     def styles(self) -> int:
         """Entries of a style vector: the latent vector's, and as many of the label's embedding."""
         return 2 * self.latent if self.classes else self.latent
+
+    @property
+    def scales(self) -> tuple[Scale, ...]:
+        """What the blocks give, from the smallest maps to the largest, of a family that is trained here.
+
+        Of our own the last block's side is the image's, and each block's half of the next one's, rounded up.
+        """
+        if self.family in ("ggl", "gmi"):
+            doublings = (self.size // _SMALLEST).bit_length() - 1
+            return tuple(
+                Scale(_SMALLEST * 2**block, self.width * 2 ** (doublings - 1 - block))
+                for block in range(doublings)
+            )
+        sizes = [self.size]
+        while sizes[0] > _SMALLEST:
+            sizes.insert(0, (sizes[0] + 1) // 2)
+        last = len(sizes) - 1
+        return tuple(
+            Scale(size, self.width * min(2 ** (last - block), _MOST_MAPS)) for block, size in enumerate(sizes)
+        )
 
     def unfit(self, channels: int, size: int) -> str | None:
         """Return why it cannot give images of `channels` x `size` x `size`, or None."""

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from fl.data.base import UNLABELLED
 from fl.encoding import under
-from fl.errors import DataUnavailableError, NotApplicableError
-from fl.generators import files, quality
+from fl.errors import BenchError, DataUnavailableError, NotApplicableError
+from fl.generators import files, quality, resumable
 from fl.generators.architecture import Critic
 from fl.generators.config import MAX_SIZE, GeneratorConfig
 from fl.generators.layout import Layout
 from fl.generators.training import Training
 from fl.seeds import Streams
 from fl.specs import JSON
-from fl.types import Artifact, PublicData, StageContext
+from fl.stage_context import StageContext
+from fl.types import Artifact, PublicData
 
 if TYPE_CHECKING:
     from fl.generators.architecture import Generator
@@ -32,9 +33,6 @@ SAMPLES = 64
 
 COLUMNS, MOST_ROWS = 8, 10
 """Of a generator that draws by class, so many images of each of the first classes are kept instead."""
-
-KEEP_EVERY = 200
-"""Steps between two states that an interrupted training can go on from."""
 
 _CHUNK, _LARGE_CHUNK = 64, 4
 _WEIGHTS, _CRITIC = "weights.", "critic."
@@ -52,6 +50,7 @@ def train(config: Mapping[str, JSON], inputs: Mapping[str, Artifact], context: S
     Raises:
         DataUnavailableError: If it is to be trained and there are no public images, or they lack labels that
             it needs, or a checkpoint cannot be had.
+        BenchError: If the training diverged, or images are not finite.
     """
     held: Any = config
     channels, size = held["image"]
@@ -61,7 +60,8 @@ def train(config: Mapping[str, JSON], inputs: Mapping[str, Artifact], context: S
         generator = files.build(read.layout.showing(size), read.state_dict())
     else:
         wanted = GeneratorConfig(**held["generator"])
-        training = _trained(wanted, _layout(wanted, channels, size, held.get("classes", 0)), context)
+        layout = wanted.trained_layout(channels, size, classes=held.get("classes", 0))
+        training = _trained(wanted, layout, context)
         generator = files.frozen(training.average)
         critic = training.critic if wanted.critic else None
     return _artifact(generator.to(context.device), critic, context)
@@ -98,11 +98,6 @@ def split(images: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
     return images[order[held_out:]], images[order[:held_out]]
 
 
-def _layout(config: GeneratorConfig, channels: int, size: int, classes: int) -> Layout:
-    family, layers = config.architecture, config.mapping_layers
-    return Layout(family, channels, size, config.latent, config.width, layers, classes=classes)
-
-
 def _trained(config: GeneratorConfig, layout: Layout, context: StageContext) -> Training:
     if context.public is None:
         raise DataUnavailableError(
@@ -111,14 +106,8 @@ def _trained(config: GeneratorConfig, layout: Layout, context: StageContext) -> 
     images, _ = split(context.public.images, context.streams)
     labels = _labels(context.public, context) if layout.classes else None
     training = Training(config, layout, images.to(context.device), context.streams, labels)
-    kept = context.kept()
-    if kept is not None:
-        training.resume(kept)
-    while training.done < config.steps:
-        training.step()
-        if training.done % KEEP_EVERY == 0 and training.done < config.steps:
-            context.keep(training.state())
-        context.progress(training.done / config.steps, f"{config.kind} step {training.done}")
+    remedy = f"give the generator a smaller lr than {config.step_size:g}"
+    resumable.finish(training, training.step, context, steps=config.steps, name=config.kind, remedy=remedy)
     return training
 
 
@@ -138,14 +127,28 @@ def _labels(public: PublicData, context: StageContext) -> Tensor:
 
 
 def _artifact(generator: Generator, critic: Critic | None, context: StageContext) -> Artifact:
-    samples = _samples(generator, context.streams.torch("generator_samples"))
+    samples = as_bytes(_samples(generator, context.streams.torch("generator_samples")))
     data: dict[str, Any] = {"layout": generator.layout.document()}
     if context.public is not None and _judged(generator, context.public):
         data["quality"] = _quality(generator, context.public, context.streams)
     weights = {f"{_WEIGHTS}{name}": tensor.cpu() for name, tensor in generator.state_dict().items()}
     if critic is not None:
         weights |= {f"{_CRITIC}{name}": tensor.cpu() for name, tensor in critic.state_dict().items()}
-    return Artifact({**weights, "samples": (samples * 255).round().to(torch.uint8)}, data)
+    return Artifact({**weights, "samples": samples}, data)
+
+
+def as_bytes(samples: Tensor) -> Tensor:
+    """Return a generator's images in [0, 1], `n x C x H x W`, as uint8.
+
+    Raises:
+        BenchError: If one is not finite.
+    """
+    if not bool(samples.isfinite().all()):
+        raise BenchError(
+            "expected finite images of the generator, got others: its weights are too large to compute with; "
+            "train it with a smaller lr, or name another checkpoint"
+        )
+    return (samples * 255).round().to(torch.uint8)
 
 
 def _judged(generator: Generator, public: PublicData) -> bool:

@@ -8,15 +8,13 @@ length, where theirs have two, and images are made from the last maps alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fl.generators.layout import Layout
+from fl.generators.layout import Layout, Scale
 from fl.generators.synthesis import Synthesis
 
 SLOPE, GAIN = 0.2, 2**0.5
@@ -26,13 +24,6 @@ EPSILON = 1e-8
 
 MIXING = 0.9
 """Share of the images trained on that are drawn from two latent vectors (Karras et al. 2019, appendix C)."""
-
-
-class Scale(NamedTuple):
-    """Feature maps of one side length."""
-
-    size: int
-    maps: int
 
 
 class Constant(nn.Module):
@@ -106,13 +97,9 @@ class Layer(nn.Module):
         return doubled[..., : self._size, : self._size]
 
 
-def synthesis(layout: Layout, scales: Sequence[Scale]) -> Synthesis:
-    """Return the synthesis, with torch's weights.
-
-    Args:
-        layout: What to build.
-        scales: Of its layers, from the smallest maps to the largest.
-    """
+def synthesis(layout: Layout) -> Synthesis:
+    """Return the synthesis, with torch's weights."""
+    scales = layout.scales
     layers: list[nn.Module] = [Layer(0, layout.styles, scales[0].maps, scales[0])]
     for number, (last, scale) in enumerate(pairwise(scales), start=1):
         layers.append(Layer(number, layout.styles, last.maps, scale))

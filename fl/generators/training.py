@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from fl.generators import ggl, gmi, resumable, styled
 from fl.generators.architecture import Critic, Generator, initialise
 from fl.generators.config import GeneratorConfig
+from fl.generators.costs import CRITIC_STEPS
 from fl.generators.layout import Layout
 from fl.seeds import Streams
 from fl.types import Artifact
 
-CRITIC_STEPS = 5
 PENALTY = 10.0
 """Gulrajani et al. 2017, arXiv 1704.00028, algorithm 1."""
 
@@ -98,9 +98,9 @@ class Training:
         """Return all that a training goes on from."""
         return resumable.state(self._modules, self._rules, self.done)
 
-    def resume(self, state: Artifact) -> None:
-        """Go on from `state`."""
-        self.done = resumable.resume(state, self._modules, self._rules, self.images.device)
+    def resume(self, kept: Artifact) -> None:
+        """Go on from what `state` returned."""
+        self.done = resumable.resume(kept, self._modules, self._rules, self.images.device)
 
     @property
     def _modules(self) -> Mapping[str, nn.Module]:

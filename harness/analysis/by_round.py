@@ -1,7 +1,8 @@
 """Leakage round by round: what an attack takes from each observed round, and how that changes.
 
 Means are over the seeds' trials at one round, with intervals over seeds. Everything that compares is paired:
-an attack and its floor under the same seed and round, the last and the first round under the same seed.
+an attack and its floor under the same seed and round, the last and the first round under the same seed. Of
+global models, all rounds of a seed are attacked for the same labels with the same draws.
 """
 
 from __future__ import annotations

@@ -34,6 +34,11 @@ NESTED = ("federation", "observe", "threat_model")
 """Sections of a spec that are mappings of options, not plug-ins."""
 
 
+def attack_of(attack: str, attacker: str) -> str:
+    """Return an attack's label, with what its attacker knows where that is more than the observation."""
+    return attack if attacker == "static" else f"{attack}, {attacker}"
+
+
 def with_labels(trials: pd.DataFrame) -> pd.DataFrame:
     """Return the trials with what tells them apart added, for people.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.by_round import against_floor, courses, later
-from harness.analysis.labels import with_labels
+from harness.analysis.labels import attack_of, with_labels
 from harness.analysis.leakage import leaks, worst
 from harness.analysis.measures import MEASURES, Measure
 from harness.cli.compare import plain
@@ -68,7 +68,7 @@ def _strongest(found: Sequence[Leak], *, several: bool) -> Table:
             *([leak.setting] * several),
             leak.defense,
             f"{leak.noise_budget:g}",
-            _attack(leak),
+            attack_of(leak.attack, leak.attacker),
             _mean(leak.excess, 2),
             _interval(leak.excess, 2),
             leak.finding,
@@ -129,11 +129,12 @@ def _named(course: Course, among: Sequence[Course]) -> dict[str, str]:
         if len({getattr(other, name) for other in among}) > 1
     }
     budget = f"{course.noise_budget:g}"
-    return {**told, "defense": course.defense, "noise budget": budget, "attack": _attack(course)}
-
-
-def _attack(found: Leak | Course) -> str:
-    return found.attack if found.attacker == "static" else f"{found.attack}, {found.attacker}"
+    return {
+        **told,
+        "defense": course.defense,
+        "noise budget": budget,
+        "attack": attack_of(course.attack, course.attacker),
+    }
 
 
 def _beside(level: Level | None, measure: Measure) -> str | None:

@@ -13,6 +13,7 @@ from harness.cli.selection import Selection, selection_options
 from harness.cli.stored import past_wall_s, statuses
 
 if TYPE_CHECKING:
+    from harness.plan.estimate import Estimate
     from harness.plan.planner import Plan, PlannedTrial
 
 STATUS_WORDS = {
@@ -73,6 +74,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "estimate": {
             "trial_seconds": round(estimate.trial_seconds, 3),
             "federation_seconds": round(estimate.federation_seconds, 3),
+            "stage_seconds": round(estimate.stage_seconds, 3),
+            "unknown_stages": dict(estimate.unknown_stages),
             "disk_bytes": round(estimate.disk_bytes),
             "basis": estimate.basis,
         },
@@ -113,10 +116,21 @@ def _print(plan: Plan, folder: Path) -> None:
         out.print(
             table(("shared stage", "made", "used by trials"), shared, numbers=("made", "used by trials"))
         )
-    estimate = plan.estimate
-    out.print(
-        f"\nAbout {duration(estimate.trial_seconds + estimate.federation_seconds)} on one lane "
-        f"(attacks {duration(estimate.trial_seconds)}, training {duration(estimate.federation_seconds)}) and "
-        f"{size(estimate.disk_bytes)} of rows and images; {estimate.basis}.",
-        markup=False,
+    out.print(f"\n{_words(plan.estimate)}", markup=False)
+
+
+def _words(estimate: Estimate) -> str:
+    parts = {
+        "attacks": estimate.trial_seconds,
+        "training": estimate.federation_seconds,
+        "other stages": estimate.stage_seconds,
+    }
+    told = ", ".join(f"{name} {duration(seconds)}" for name, seconds in parts.items() if seconds)
+    words = (
+        f"About {duration(estimate.seconds)} on one lane ({told or 'nothing to compute'}) and "
+        f"{size(estimate.disk_bytes)} of rows and images; {estimate.basis}."
     )
+    if estimate.unknown_stages:
+        unknown = ", ".join(f"{number:,} {kind}" for kind, number in estimate.unknown_stages.items())
+        words += f"\nNot in it, since what they take is not known: {unknown}."
+    return words

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.execution import Execution, execution_options
 from harness.cli.output import console, emit_json, json_option
 from harness.cli.selection import Selection, selection_options
 from harness.cli.stored import statuses
 
 if TYPE_CHECKING:
-    from harness.cli.display import ProgressStyle
     from harness.cli.remaining import Kind
-    from harness.execute.executor import DeviceChoice
     from harness.execute.session import RunRequest
 
 
@@ -25,44 +23,16 @@ if TYPE_CHECKING:
 @click.argument("file")
 @selection_options
 @click.option("--smoke", is_flag=True, help="One seed, one round, two targets, ten iterations of every cell.")
-@click.option(
-    "--executor",
-    type=click.Choice(["ray", "inline"]),
-    default="ray",
-    show_default=True,
-    help="ray: all cores, or a cluster; inline: this process, without ray. Results are the same.",
-)
-@click.option("--address", help="Ray: the cluster to join, e.g. auto; by default Ray starts on this machine.")
-@click.option("--workers", type=click.IntRange(min=1), help="Ray: how many lanes; by default one per core.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="auto: a GPU where there is one; cuda: an error where there is none.",
-)
 @click.option("--keep-failed", is_flag=True, help="Leave failed trials as they are; they do not count.")
-@click.option("--max-failures", type=click.IntRange(min=0), help="Stop once more trials than this failed.")
-@click.option(
-    "--progress",
-    type=click.Choice(["rich", "plain", "none"]),
-    help="By default rich on a terminal, plain elsewhere and where CI or NO_COLOR is set.",
-)
-@click.option("-v", "--verbose", count=True, help="Log what happens to stderr; -vv: in detail.")
+@execution_options
 @json_option
 def command(
     *,
     file: str,
     selection: Selection,
     smoke: bool,
-    executor: str,
-    address: str | None,
-    workers: int | None,
-    device: str,
     keep_failed: bool,
-    max_failures: int | None,
-    progress: str | None,
-    verbose: int,
+    execution: Execution,
     as_json: bool,
 ) -> int:
     """Run the trials of a matrix that have no complete row yet, and store them in DIR/<name>/.
@@ -82,11 +52,10 @@ def command(
     Exit codes: 0 complete; 1 at least one trial failed, or an error; 2 usage or configuration;
     3 stopped before the end with none failed; 130 stopped at once by a second Ctrl-C.
     """
-    from harness.cli.display import display, style_for
+    from harness.cli.display import display
     from harness.config.matrix import load_matrix
-    from harness.execute.session import RunRequest, choose_executor, run_matrix
+    from harness.execute.session import RunRequest, run_matrix
 
-    log_to_stderr(verbose)
     matrix = load_matrix(file)
     if smoke:
         from harness.config.smoke import smoke as reduced
@@ -95,17 +64,17 @@ def command(
     request = RunRequest(
         matrix=matrix,
         results=Path(selection.results),
-        executor=choose_executor(executor, workers=workers, address=address),
-        device=cast("DeviceChoice", device),
+        executor=execution.choose(),
+        device=execution.device,
         only=selection.only,
         skip=selection.skip,
         seeds=selection.seeds,
         limit=selection.limit,
         keep_failed=keep_failed,
-        max_failures=max_failures,
+        max_failures=execution.max_failures,
     )
     screen = console(stderr=True)
-    style = cast("ProgressStyle", progress) if progress else style_for(screen)
+    style = execution.style(screen)
     kinds = Counter() if style == "none" else _kinds(request)
     result = run_matrix(request, display(style, screen, kinds))
     folder = request.results / matrix.name
@@ -142,10 +111,3 @@ def _conclude(folder: Path) -> None:
 
     print_summary(str(folder))
     click.echo(f"\nResults: {folder}  (pandas.read_parquet('{folder}/trials'), or `bench show {folder}`)")
-
-
-def log_to_stderr(verbose: int) -> None:
-    """Log to stderr: nothing, what happens (1), or that in detail (2)."""
-    if verbose:
-        level = logging.INFO if verbose == 1 else logging.DEBUG
-        logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

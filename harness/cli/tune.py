@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.execution import Execution, execution_options
 from harness.cli.output import console, duration, emit_json, json_option, table
 
 if TYPE_CHECKING:
-    from harness.cli.display import ProgressStyle
-    from harness.execute.executor import DeviceChoice
     from harness.tune.document import Tuning
+    from harness.tune.events import TuneResult
+    from harness.tune.summary import Summary
 
 
 @click.command("tune", short_help="Tune defenses: the least leakage for the accuracy it costs.")
@@ -30,30 +31,8 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Run at most N trials of the harness.")
 @click.option("--check", is_flag=True, help="Check the file and show what would run, without running it.")
-@click.option(
-    "--executor",
-    type=click.Choice(["ray", "inline"]),
-    default="ray",
-    show_default=True,
-    help="ray: all cores, or a cluster; inline: this process, without ray. Results are the same.",
-)
-@click.option("--address", help="Ray: the cluster to join, e.g. auto; by default Ray starts on this machine.")
-@click.option("--workers", type=click.IntRange(min=1), help="Ray: how many lanes; by default one per core.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="auto: a GPU where there is one; cuda: an error where there is none.",
-)
 @click.option("--keep-failed", is_flag=True, help="Do not try again what failed.")
-@click.option("--max-failures", type=click.IntRange(min=0), help="Stop once more trials than this failed.")
-@click.option(
-    "--progress",
-    type=click.Choice(["rich", "plain", "none"]),
-    help="By default rich on a terminal, plain elsewhere and where CI or NO_COLOR is set.",
-)
-@click.option("-v", "--verbose", count=True, help="Log what happens to stderr; -vv: in detail.")
+@execution_options
 @json_option
 def command(
     *,
@@ -62,14 +41,8 @@ def command(
     trials: int | None,
     limit: int | None,
     check: bool,
-    executor: str,
-    address: str | None,
-    workers: int | None,
-    device: str,
     keep_failed: bool,
-    max_failures: int | None,
-    progress: str | None,
-    verbose: int,
+    execution: Execution,
     as_json: bool,
 ) -> int:
     """Run the Optuna trials that a study still needs, judge its front, and show what was found.
@@ -88,46 +61,44 @@ def command(
     Exit codes: 0 complete; 1 at least one trial failed, or an error; 2 usage or configuration;
     3 stopped before the end with none failed; 130 stopped at once by a second Ctrl-C.
     """
-    from harness.cli.display import style_for
-    from harness.cli.run import log_to_stderr
-    from harness.cli.tuning_display import TuningDisplay
-    from harness.execute.session import choose_executor
     from harness.tune.document import load_tuning
 
-    log_to_stderr(verbose)
     tuning = load_tuning(file)
     wanted = trials or tuning.study.trials
     if check:
         return _check(tuning, wanted, as_json=as_json)
+    from harness.cli.tuning_display import TuningDisplay
     from harness.tune.session import TuneRequest, run_tuning
     from harness.tune.summary import summarise
 
     request = TuneRequest(
         tuning=tuning,
         results=Path(results),
-        executor=choose_executor(executor, workers=workers, address=address),
-        device=cast("DeviceChoice", device),
+        executor=execution.choose(),
+        device=execution.device,
         trials=trials,
         limit=limit,
         keep_failed=keep_failed,
-        max_failures=max_failures,
+        max_failures=execution.max_failures,
     )
     screen = console(stderr=True)
-    style = cast("ProgressStyle", progress) if progress else style_for(screen)
-    result, tuner = run_tuning(request, TuningDisplay(screen, style, wanted))
-    folder = request.results / tuning.name
-    summary = summarise(tuner, result.told)
+    result, tuner = run_tuning(request, TuningDisplay(screen, execution.style(screen), wanted))
+    _conclude(request.results / tuning.name, result, summarise(tuner, result.told), as_json=as_json)
+    return result.exit_code
+
+
+def _conclude(folder: Path, result: TuneResult, summary: Summary, *, as_json: bool) -> None:
+    """Show what was found, and say where the rest is."""
     if as_json:
         from harness.cli.compare import plain
 
         run = asdict(result.run)
         emit_json({"study": str(folder), "run": run, **plain(summary), "exit_code": result.exit_code})
-    else:
-        from harness.cli.tuning_display import print_summary
+        return
+    from harness.cli.tuning_display import print_summary
 
-        print_summary(console(), summary)
-        click.echo(f"\nResults: {folder}  (`bench compare {folder}`; Optuna's journal: {folder}/journal.log)")
-    return result.exit_code
+    print_summary(console(), summary)
+    click.echo(f"\nResults: {folder}  (`bench compare {folder}`; Optuna's journal: {folder}/journal.log)")
 
 
 def _check(tuning: Tuning, optuna_trials: int, *, as_json: bool) -> int:
@@ -154,17 +125,20 @@ def _facts(tuning: Tuning, optuna_trials: int) -> dict[str, Any]:
     """Return what a study would do; the planner decides what applies, as it does for a matrix."""
     from harness.tune.session import trials_at_most
 
-    seconds, reasons = 0.0, dict[str, int]()
+    each = once = 0.0
+    reasons = dict[str, int]()
     for branch in tuning.space.branches.values():
         plan = tuning.plan(next(branch.corners()), tuning.tuning, {})
-        seconds = max(seconds, plan.estimate.trial_seconds + plan.estimate.federation_seconds)
+        anew = plan.estimate.trained_stage_seconds
+        each = max(each, plan.estimate.trial_seconds + plan.estimate.federation_seconds + anew)
+        once = max(once, plan.estimate.stage_seconds - anew)
         reasons |= plan.reasons()
     return {
         "name": tuning.name,
         "objectives": dict(tuning.study.objectives),
         "optuna_trials": optuna_trials,
         "trials": trials_at_most(tuning, optuna_trials),
-        "seconds": seconds * optuna_trials,
+        "seconds": each * optuna_trials + once,
         "not_applicable": [{"reason": reason, "trials": count} for reason, count in reasons.items()],
         "space": {label: [p.name for p in b.parameters] for label, b in tuning.space.branches.items()},
     }

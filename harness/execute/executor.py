@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from fl.specs import TrialSpec
     from harness.execute.work import Receipt, WorkItem
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -35,11 +36,14 @@ class LaneSettings:
 class Executor(Protocol):
     """Runs work items on lanes. Retries, deadlines' consequences and commits are the run loop's business."""
 
-    def start(self) -> None:
+    def start(self, specs: Iterable[TrialSpec] = ()) -> None:
         """Start or join what computes.
 
+        Args:
+            specs: Trials to come; what they read from disk must be wherever they may be computed.
+
         Raises:
-            UsageError: If it cannot be reached or does not fit the request (address, device, store).
+            UsageError: If it cannot be reached or does not fit the request (address, device, store, files).
         """
 
     def lanes(self) -> int:

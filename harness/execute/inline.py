@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from fl.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from fl.specs import TrialSpec
     from harness.execute.executor import LaneSettings
     from harness.execute.lane import Lane
     from harness.execute.work import Receipt, WorkItem
@@ -23,8 +24,8 @@ class InlineExecutor:
         self._item: WorkItem | None = None
         self._tick: Callable[[], None] = lambda: None
 
-    def start(self) -> None:
-        """Import torch and make the lane.
+    def start(self, specs: Iterable[TrialSpec] = ()) -> None:
+        """Import torch and make the lane; the plan has looked for the trials' files on this machine.
 
         Raises:
             UsageError: If a CUDA device was demanded and there is none that works.

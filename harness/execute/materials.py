@@ -23,7 +23,8 @@ from fl.federation import Federation
 from fl.manipulations import manipulation
 from fl.observe import draw_targets, observe
 from fl.seeds import Streams
-from fl.types import Artifact, ModelState, Observation, PublicData, Secret, StageContext, Wrapper
+from fl.stage_context import StageContext
+from fl.types import Artifact, ModelState, Observation, PublicData, Secret, Wrapper
 from harness.plan.keys import checkpoint_key, federation_key
 from harness.plan.stage_requests import attack_stages, defense_stages, judge_stages
 

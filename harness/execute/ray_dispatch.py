@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import time
 from collections.abc import Callable
 from functools import partial
@@ -40,6 +41,10 @@ class Dispatcher:
         device: What the user chose.
         preflight: Gives what a new node must agree with.
         finished: Takes the receipts of whole items; chunks report to their federation.
+
+    Attributes:
+        needs: What a new node must have on its disk, `Need`s as `LaneProcess.find` takes them.
+        refusals: Why nodes get no work.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class Dispatcher:
         preflight: Callable[[], Preflight],
         finished: Callable[[Receipt], None],
     ) -> None:
+        self.needs = pickle.dumps(())
         self.refusals: list[str] = []
         self._calls = calls
         self._pool = pool
@@ -58,6 +64,11 @@ class Dispatcher:
         self._preflight = preflight
         self._finished = finished
         self._queue: list[Job] = []
+
+    @property
+    def looking(self) -> bool:
+        """Whether a new node looks through its disk, which takes as long as it takes."""
+        return any(lane.state == "busy" and lane.job is None for lane in self._pool.lanes())
 
     def accepts(self, item: WorkItem) -> bool:
         """Whether `item` would get a lane now."""
@@ -149,10 +160,21 @@ class Dispatcher:
 
     def _checked(self, lane: LaneHandle, answer: Answer) -> None:
         failure: Failure | None = answer.failure or answer.value
-        if failure is None:
-            lane.turn("idle")
-            self._pool.settle(lane.node, "usable")
+        if failure is not None:
+            self._refuse(lane, failure, answer)
             return
+        lane.turn("busy", lane.actor.find.remote(self.needs))
+        self._calls.expect(lane.call, partial(self._found, lane))
+
+    def _found(self, lane: LaneHandle, answer: Answer) -> None:
+        failure: Failure | None = answer.failure or answer.value
+        if failure is not None:
+            self._refuse(lane, failure, answer)
+            return
+        lane.turn("idle")
+        self._pool.settle(lane.node, "usable")
+
+    def _refuse(self, lane: LaneHandle, failure: Failure, answer: Answer) -> None:
         self._pool.discard(lane)
         if answer.lost:
             self._pool.block(lane.node, CPU)

@@ -7,6 +7,7 @@ becomes its receipt. Ray's own retries and restarts are off.
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl.errors import StoreError, UsageError
+from harness.execute.needs import needs_of
 from harness.execute.ray_calls import Calls
 from harness.execute.ray_cluster import Connection, RayOptions, connect
 from harness.execute.ray_dispatch import CPU, START_TIMEOUT_S, Dispatcher, time_limit
@@ -25,8 +27,9 @@ from harness.execute.ray_preflight import Preflight, StoreMarks, environment
 from harness.execute.work import Failure, FederationItem, Receipt, WorkItem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from fl.specs import TrialSpec
     from harness.execute.executor import LaneSettings
     from harness.execute.ray_calls import Answer
 
@@ -74,13 +77,18 @@ class RayExecutor:
         self._runs: list[FederationRun] = []
         self._unserved: list[FederationRun] = []
 
-    def start(self) -> None:
+    def start(self, specs: Iterable[TrialSpec] = ()) -> None:
         """Start or join Ray and check every node that is there; nodes that join later are checked then.
 
+        Args:
+            specs: Trials to come, whose data sets, weights and other files every node must have.
+
         Raises:
-            UsageError: If Ray cannot be reached, a node does not fit the driver, or `cuda` has no GPU.
+            UsageError: If Ray cannot be reached, a node does not fit the driver or lacks files, or `cuda` has
+                no GPU.
         """
         self._versions = environment()
+        self._dispatcher.needs = pickle.dumps(needs_of(specs))
         self._connection = connect(self._options)
         try:
             self._marks.write()
@@ -269,7 +277,7 @@ class RayExecutor:
             self._step(STEP_S)
             if self._dispatcher.refusals:
                 raise UsageError("\n".join(self._dispatcher.refusals))
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and not self._dispatcher.looking:
                 break
         if not self._pool.usable():
             raise UsageError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import resource
 import sys
 import time
@@ -12,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from harness.execute.executor import LaneSettings
+from harness.execute.needs import unmet
 from harness.execute.ray_preflight import Preflight
 from harness.execute.work import Failure, FederationItem, Receipt, Usage, WorkItem
 
@@ -78,6 +80,18 @@ class LaneProcess:
             return _described(error)
         _ship_tensors_as_arrays()
         return None
+
+    def find(self, needs: bytes) -> Failure | None:
+        """Look for what trials read from disk; return what is missing here.
+
+        Args:
+            needs: Pickled `Need`s, which code of another version might not even read.
+        """
+        try:
+            lacking = unmet(pickle.loads(needs))
+        except Exception as error:
+            return _described(error)
+        return Failure("exception", "; ".join(lacking)) if lacking else None
 
     def run(self, item: WorkItem) -> Receipt:
         """Compute a whole item."""

@@ -127,7 +127,7 @@ def run_matrix(request: RunRequest, listener: RunListener) -> RunResult:
         todo = [Trial(trial.trial_id, trial.spec) for trial in plan.todo]
         try:
             if todo:
-                executor.start()
+                executor.start(trial.spec for trial in todo)
             experiment.begin(manifest(plan, stores))
             _store_not_applicable(experiment, rows, plan, stored)
             with using(table or current()):

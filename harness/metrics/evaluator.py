@@ -16,18 +16,21 @@ import torch
 from torch import Tensor
 
 from fl.errors import DataUnavailableError
+from fl.generators import resumable
 from fl.specs import JSON
-from fl.types import Artifact, StageContext
-from harness.metrics.evaluator_network import FEATURES, EvaluatorNetwork
-from harness.metrics.evaluator_training import Training, steps_for
+from fl.stage_context import StageContext
+from fl.types import Artifact
+from harness.metrics.evaluator_costs import FEATURES, steps_for
+from harness.metrics.evaluator_network import EvaluatorNetwork
+from harness.metrics.evaluator_training import Training
 from harness.metrics.inversion import Views
 from harness.metrics.pairs import Embedding
 
 if TYPE_CHECKING:
     from fl.data.base import Part
 
-KEEP_EVERY = 200
-"""Steps between two states that an interrupted training can go on from."""
+REMEDY = "look at the data set's evaluation images, which it is trained on"
+"""What to try if the training diverges."""
 
 BLOCK = 64
 """Images seen at once. A block is always full, so what is seen of an image does not depend on the others."""
@@ -94,6 +97,7 @@ def train(config: Mapping[str, JSON], inputs: Mapping[str, Artifact], context: S
 
     Raises:
         DataUnavailableError: If the evaluation images are of fewer than two classes.
+        BenchError: If the training diverged.
     """
     held: Any = config
     part = context.part("evaluation")
@@ -123,15 +127,12 @@ def _trained(shape: dict[str, int], part: Part, context: StageContext) -> Evalua
     steps = steps_for(len(part))
     network, average = EvaluatorNetwork(**shape), EvaluatorNetwork(**shape)
     training = Training(network, average, steps, context.streams, context.device)
-    kept = context.kept()
-    if kept is not None:
-        training.resume(kept)
-    while training.done < steps:
+
+    def step() -> None:
         chosen = training.draw(len(part))
         training.step(part.images(chosen), part.labels[chosen])
-        if training.done % KEEP_EVERY == 0 and training.done < steps:
-            context.keep(training.state())
-        context.progress(training.done / steps, f"evaluator step {training.done}")
+
+    resumable.finish(training, step, context, steps=steps, name="evaluator", remedy=REMEDY)
     return average
 
 

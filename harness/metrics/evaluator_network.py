@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from fl.models.initialise import kaiming_normal
-
-SMALL_SIDE, SMALLEST_MAP = 16, 4
-"""Images with a larger side are halved by the first convolution; maps are halved down to four pixels."""
-
-WIDTH, LARGE_WIDTH, MOST_WIDTH = 16, 24, 256
-"""Feature maps after the first convolution, of small and of larger images; they double with each pooling."""
-
-FEATURES = 64
-"""Entries of the features, which enter the last layer."""
+from harness.metrics.evaluator_costs import FEATURES, FIRST_KERNEL, KERNEL, maps_for
 
 SLOPE = 0.1
 """Of the rectifiers below zero."""
@@ -26,17 +20,15 @@ class EvaluatorNetwork(nn.Module):
     def __init__(self, channels: int, size: int, classes: int) -> None:
         """Take the images' channels and side in pixels, and the number of classes."""
         super().__init__()
-        stride, width = (2, LARGE_WIDTH) if size > SMALL_SIDE else (1, WIDTH)
-        side = -(-size // stride)
-        blocks: list[nn.Module] = [_block(channels, width, kernel=5, stride=stride)]
-        while side > SMALLEST_MAP:
-            wider = min(2 * width, MOST_WIDTH)
-            blocks += [_block(width, wider), _block(wider, wider), nn.MaxPool2d(2)]
-            side, width = side // 2, wider
+        maps = maps_for(size)
+        stride = 1 if maps[0].side == size else 2
+        blocks: list[nn.Module] = [_block(channels, maps[0].width, kernel=FIRST_KERNEL, stride=stride)]
+        for last, pooled in pairwise(maps):
+            blocks += [_block(last.width, pooled.width), _block(pooled.width, pooled.width), nn.MaxPool2d(2)]
         self.maps = nn.Sequential(*blocks)
         self.bottleneck = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(width * side**2, FEATURES, bias=False),
+            nn.Linear(maps[-1].width * maps[-1].side ** 2, FEATURES, bias=False),
             nn.BatchNorm1d(FEATURES),
             nn.LeakyReLU(SLOPE),
         )
@@ -61,7 +53,7 @@ def initialise(network: EvaluatorNetwork, stream: torch.Generator) -> None:
     nn.init.zeros_(network.head.bias)
 
 
-def _block(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+def _block(inputs: int, outputs: int, *, kernel: int = KERNEL, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),

@@ -8,6 +8,7 @@ from fl.cards import DataInfo, Resources, StageRequest
 from fl.data import DATASETS
 from fl.data.config import DataConfig
 from fl.specs import Config, Plugin, TrialSpec
+from harness.metrics.evaluator_costs import training_work
 
 STAGE_KIND = "evaluator"
 STAGE_VERSION = 1
@@ -80,6 +81,13 @@ def _request(data: Plugin) -> StageRequest:
         private=True,
         resources=Resources(gpus=0.5, memory_mib=3072),
         judge=True,
+        work=training_work(
+            info.channels,
+            info.size,
+            info.task.classes,
+            images=info.images["evaluation"],
+            tested=info.images.get("test", 0),
+        ),
     )
 
 

@@ -16,11 +16,9 @@ from torch.nn import functional as F
 from fl.generators import resumable
 from fl.seeds import Streams
 from fl.types import Artifact
+from harness.metrics.evaluator_costs import BATCH
 from harness.metrics.evaluator_network import EvaluatorNetwork, initialise
 
-BATCH = 64
-EPOCHS = 80
-LEAST_STEPS, MOST_STEPS = 300, 4000
 LR = 3e-3
 """Largest step of Adam: it rises for a tenth of the training, then falls along a cosine."""
 DECAY = 0.998
@@ -33,11 +31,6 @@ SHIFT = 0.1
 """Of the image's side."""
 WAVES, WAVE = 5, 0.06
 """A smooth displacement is drawn at so many points a side, with this standard deviation (2: the side)."""
-
-
-def steps_for(images: int) -> int:
-    """Return how many steps a training on so many images takes."""
-    return min(max(LEAST_STEPS, -(-EPOCHS * images // BATCH)), MOST_STEPS)
 
 
 @dataclass
@@ -90,7 +83,7 @@ class Training:
         return resumable.state(self._modules, {"network": self._rule}, self.done)
 
     def resume(self, kept: Artifact) -> None:
-        """Go on from `kept`."""
+        """Go on from what `state` returned."""
         self.done = resumable.resume(kept, self._modules, {"network": self._rule}, self.device)
 
     @property

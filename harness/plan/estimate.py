@@ -1,12 +1,16 @@
-"""How long a plan's trials take and how much they store: from past rows where there are any, else a guess."""
+"""How long a plan's trials and what they share take, and how much they store.
+
+Trials from past rows where there are any, else as federations and other stages are: counted arithmetic at an
+assumed rate. How long those took is stored nowhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fl.cards import DataInfo, ModelTraits
+from fl.cards import DataInfo, ModelTraits, StageRequest
 from fl.data.partition_bounds import images_held
 from fl.specs import FederationSpec
 from harness.config.matrix import Matrix
@@ -15,6 +19,8 @@ from harness.plan.applicability import Applicability
 
 MFLOP_PER_S = 5e3
 """Assumed rate of one CPU core on small convolutions."""
+STAGE_MFLOP_PER_S = 4e4
+"""Likewise in training generators, GANs and evaluators, whose batches are large."""
 EVALUATION_OVERHEAD_S = 2e-3
 """Assumed cost of a gradient evaluation beside its arithmetic, which rules in small models."""
 MATCHING_COST = 8.0
@@ -62,24 +68,38 @@ class Estimate:
     Attributes:
         trial_seconds: Attacks and scoring, on one lane.
         federation_seconds: Training, on one lane.
+        stage_seconds: Other stages (generators, GANs, evaluators), on one lane, as far as it is known.
+        trained_stage_seconds: Those of them that are made with a federation's model, and so anew for each.
         disk_bytes: Images of reconstructions and traces, and rows; checkpoints of models are not counted.
         measured: Trials whose time is the median of past rows.
         assumed: Trials whose time is counted arithmetic at an assumed rate.
+        unknown_stages: Stages whose time is not known, and therefore in none of these, by kind.
     """
 
     trial_seconds: float = 0.0
     federation_seconds: float = 0.0
+    stage_seconds: float = 0.0
+    trained_stage_seconds: float = 0.0
     disk_bytes: float = 0.0
     measured: int = 0
     assumed: int = 0
+    unknown_stages: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """All that is known, on one lane."""
+        return self.trial_seconds + self.federation_seconds + self.stage_seconds
 
     @property
     def basis(self) -> str:
         """Where the seconds come from, in words."""
         guess = f"{MFLOP_PER_S / 1e3:g} GFLOP/s assumed"
+        if self.stage_seconds:
+            guess += f" ({STAGE_MFLOP_PER_S / 1e3:g} in other stages)"
         if not self.measured:
             return guess
-        return f"median of past rows for {self.measured} trials" + (f", {guess}" if self.assumed else "")
+        counted = bool(self.assumed or self.federation_seconds or self.stage_seconds)
+        return f"median of past rows for {self.measured} trials" + (f", {guess}" if counted else "")
 
 
 class Costs:
@@ -139,6 +159,13 @@ class Costs:
         images = federation.rounds * federation.participants * _images_per_update(federation, world.data)
         tested = (federation.rounds + 1) * world.data.images["test"]
         return _training_seconds(images, tested, federation, world.model)
+
+
+def stage_seconds(request: StageRequest) -> float | None:
+    """Return what making a stage takes, on one lane; None where its card does not say."""
+    if request.work is None:
+        return None
+    return request.work.mflop / STAGE_MFLOP_PER_S + request.work.evaluations * EVALUATION_OVERHEAD_S
 
 
 def _images_per_update(federation: FederationSpec | None, data: DataInfo) -> float:

@@ -15,11 +15,11 @@ from harness.config.problems import Problems
 from harness.config.sections import Cell
 from harness.plan.applicability import Applicability
 from harness.plan.columns import ColumnType, columns_of
-from harness.plan.estimate import CostKey, Costs, Estimate
+from harness.plan.estimate import CostKey, Costs, Estimate, stage_seconds
 from harness.plan.filters import Filter
 from harness.plan.identity import TrialIds
 from harness.plan.names import CellNames
-from harness.plan.stages import FederationId, SharedStages, StageCount
+from harness.plan.stages import SharedStages, SharedWork, StageCount
 
 Status = Literal["todo", "complete", "failed", "not_applicable"]
 TO_RUN: frozenset[Status] = frozenset({"todo", "failed"})
@@ -94,7 +94,7 @@ class Plan:
     @cached_property
     def stages(self) -> list[StageCount]:
         """How far the trials to run share federations, priors and the like."""
-        return SharedStages(self.matrix).counts((e.cell, e.seed) for e in self._entries if e.status in TO_RUN)
+        return self._shared.counts()
 
     @cached_property
     def axis_columns(self) -> dict[str, ColumnType]:
@@ -103,21 +103,30 @@ class Plan:
 
     @cached_property
     def estimate(self) -> Estimate:
-        """About how long the trials to run take, and how much they store."""
-        stages, seen = SharedStages(self.matrix), set[FederationId]()
-        seconds = federation_seconds = stored = 0.0
+        """About how long the trials to run and what they share take, and how much they store."""
+        seconds = stored = 0.0
         measured = assumed = 0
         for entry in self._entries:
-            if entry.status not in TO_RUN:
-                continue
-            cost = self._costs.trial(entry.cell)
-            seconds, stored = seconds + cost.seconds, stored + cost.bytes
-            measured, assumed = measured + cost.measured, assumed + (not cost.measured)
-            federation = stages.federation(entry.cell, entry.seed)
-            if federation is not None and federation not in seen:
-                seen.add(federation)
-                federation_seconds += self._costs.federation_seconds(entry.cell)
-        return Estimate(seconds, federation_seconds, stored, measured, assumed)
+            if entry.status in TO_RUN:
+                cost = self._costs.trial(entry.cell)
+                seconds, stored = seconds + cost.seconds, stored + cost.bytes
+                measured, assumed = measured + cost.measured, assumed + (not cost.measured)
+        stages = [(request, stage_seconds(request)) for request in self._shared.requests.values()]
+        known = [(request, cost) for request, cost in stages if cost is not None]
+        return Estimate(
+            trial_seconds=seconds,
+            federation_seconds=sum(map(self._costs.federation_seconds, self._shared.federations.values())),
+            stage_seconds=sum(cost for _, cost in known),
+            trained_stage_seconds=sum(cost for request, cost in known if request.round is not None),
+            disk_bytes=stored,
+            measured=measured,
+            assumed=assumed,
+            unknown_stages=Counter(request.kind for request, cost in stages if cost is None),
+        )
+
+    @cached_property
+    def _shared(self) -> SharedWork:
+        return SharedStages(self.matrix).of((e.cell, e.seed) for e in self._entries if e.status in TO_RUN)
 
     @cached_property
     def _names(self) -> CellNames:

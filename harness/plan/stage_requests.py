@@ -57,7 +57,22 @@ def attack_stages(spec: TrialSpec, card: AttackCard[Any] | None = None) -> list[
         BenchError: If the attack asks for what only the judge may have, or for a model it never sees.
     """
     card = card or ATTACKS.get(spec.attack.name)
-    requests = card.stages(spec.attack.config, spec)
+    return resolved_stages(card.stages(spec.attack.config, spec), spec, card)
+
+
+def resolved_stages(
+    requests: list[StageRequest], spec: TrialSpec, card: AttackCard[Any]
+) -> list[StageRequest]:
+    """Return what an attack's card has asked for, stages made with a round's global model resolved.
+
+    Args:
+        requests: What it asked for.
+        spec: The trial.
+        card: The attack's card.
+
+    Raises:
+        BenchError: As `attack_stages` does.
+    """
     _check_judged(card, "attack", requests)
     if all(request.round is None for request in requests):
         return requests

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.front import Point, hypervolume, knee
-from harness.analysis.labels import budget_of
+from harness.analysis.labels import attack_of, budget_of
 from harness.analysis.leakage import Leak, Utility, utility_of
 from harness.analysis.measures import Measure
 from harness.analysis.uncertainty import clustered_mean
@@ -115,8 +115,8 @@ def over_budgets(
             start = undefended.get((attack, attacker)) or undefended.get((attack, "static"))
             off = _off(trials, defense)
             cells = [start._replace(noise_budget=off), *cells] if start and off is not None else cells
-            title = attack if attacker == "static" else f"{attack}, {attacker}"
-            curves.append(figures.Curve(title, [c.noise_budget for c in cells], [c.excess for c in cells]))
+            title, budgets = attack_of(attack, attacker), [c.noise_budget for c in cells]
+            curves.append(figures.Curve(title, budgets, [c.excess for c in cells]))
         svg = figures.over_budgets(
             curves, budget=_unit(trials, defense), leakage=told.beyond_floor, name=f"{anchor}-b{number}"
         )

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.labels import attack_of
 from harness.analysis.measures import MEASURES, SHOWN, Measure, Seen
 from harness.analysis.uncertainty import Estimate
 
@@ -180,7 +181,7 @@ def budget(value: float) -> str:
 
 def attack(found: Leak | Course) -> str:
     """Return the name of an attack, with what its attacker knows."""
-    return found.attack if found.attacker == "static" else f"{found.attack}, {found.attacker}"
+    return attack_of(found.attack, found.attacker)
 
 
 def reasons(trials: pd.DataFrame, status: str) -> list[tuple[str, int]]:

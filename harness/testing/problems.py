@@ -17,6 +17,7 @@ from fl.client import simulate
 from fl.models import MODELS, architecture, initial_state, materialise
 from fl.seeds import Streams
 from fl.specs import Config, ObservationKind, Plugin, Task
+from fl.stage_context import StageContext
 from fl.trainers import UnrolledTrainer
 from fl.types import (
     Artifact,
@@ -26,7 +27,6 @@ from fl.types import (
     ModelState,
     Observation,
     RoundView,
-    StageContext,
     Update,
 )
 from harness.testing.small_env import SmallEnv, wrap_with

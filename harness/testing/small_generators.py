@@ -1,13 +1,21 @@
-"""Generators of the small problems' images, drawn and not trained."""
+"""Generators of the small problems' images, drawn and not trained, and attacks through them."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 
+from attacks.base import Attack, Reconstruction, Snapshot
+from attacks.cards_generative import PRIOR
+from attacks.engine.table import at_most
 from fl.generators.architecture import Generator, initialise
 from fl.generators.layout import Layout
 from fl.seeds import Streams
+from fl.specs import Config
 from fl.types import Artifact
+from harness.testing.problems import SmallProblem
 
 SIZE, LATENT = 16, 6
 CONTRAST = 3.0
@@ -38,3 +46,34 @@ def generator_artifact(generator: Generator) -> Artifact:
     """Return a generator as its stage hands it to an attack (`fl.generators.stage.load` reads it)."""
     weights = {f"weights.{name}": tensor for name, tensor in generator.state_dict().items()}
     return Artifact(weights, {"layout": generator.layout.document()})
+
+
+def solve_through_generator(
+    attack: type[Attack[Any]],
+    small: SmallProblem,
+    config: Config,
+    generator: Generator | None = None,
+    *,
+    reference: bool = False,
+    **changes: Any,
+) -> tuple[Reconstruction, list[Snapshot]]:
+    """Attack a small problem through a generator.
+
+    Args:
+        attack: The attack's class.
+        small: The problem.
+        config: The attack's configuration.
+        generator: By default a small one with random weights.
+        reference: Whether the plain loop solves it rather than lanes.
+        changes: To the task (`SmallProblem.attack_task`).
+
+    Returns:
+        The reconstruction, and every snapshot on the way.
+    """
+    env = small.env()
+    artifacts = {PRIOR: generator_artifact(generator or small_generator(small.channels))}
+    task = small.attack_task(config, artifacts=artifacts, **changes)
+    with at_most(0) if reference else nullcontext():
+        answer = next(iter(attack().solve([task], env)))
+    assert isinstance(answer, Reconstruction), f"expected a reconstruction, got {answer}"
+    return answer, env.snapshots[task.task_id]

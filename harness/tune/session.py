@@ -85,7 +85,7 @@ def run_tuning(request: TuneRequest, listener: TuneListener) -> tuple[TuneResult
         loop = RunLoop(experiment, executor, rows, _options(request, tuner), listener, tuner)
         try:
             if first:
-                executor.start()
+                executor.start([*(t.spec for t in plan.todo), *(t.spec for t in first)])
             experiment.begin({**manifest(plan, stores), "tune": tuning.plain()})
             with using(table or current()):
                 run = loop.run(first)

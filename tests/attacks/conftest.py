@@ -3,12 +3,14 @@ from functools import cached_property
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from defenses.base import ClientDefense, Defense
 from fl.batch_norm import batch_statistics, inferred_statistics, running_statistics
 from fl.cards import DataInfo
 from fl.models import MODELS, architecture, initial_state, materialise
 from fl.seeds import Streams
-from fl.specs import BatchNormMode, BatchNormTier, Plugin
+from fl.specs import BatchNormMode, BatchNormTier, NoConfig, Plugin
 from harness.testing import SmallProblem
 
 
@@ -70,3 +72,37 @@ class NormProblem(SmallProblem):
 @pytest.fixture
 def norm_problem():
     return NormProblem
+
+
+@pytest.fixture
+def cosine_and_variation():
+    """From a small problem and images to 1 - cosine of all gradients at once, and 0.01 of their variation."""
+
+    def costs(small, images):
+        model, x = materialise(small.sent), small.image.normalise(images)
+        loss = F.cross_entropy(model(x), small.labels)
+        gradients = torch.autograd.grad(loss, model.parameters(), create_graph=True)
+        observed = torch.cat([tensor.flatten() for tensor in small.update.tensors.values()])
+        matching = 1 - F.cosine_similarity(torch.cat([g.flatten() for g in gradients]), observed, dim=0)
+        variation = F.l1_loss(x[..., 1:], x[..., :-1]) + F.l1_loss(x[..., 1:, :], x[..., :-1, :])
+        return matching, 1e-2 * variation
+
+    return costs
+
+
+class DimmingClient(ClientDefense):
+    """Trains on images at half brightness."""
+
+    def perturb_batch(self, step, batch):
+        return replace(batch, images=batch.images / 2)
+
+
+class Dimming(Defense):
+    def for_client(self, context):
+        return DimmingClient()
+
+
+@pytest.fixture
+def dimming():
+    """A defense that acts before the gradient and has no mirror."""
+    return Dimming(NoConfig())

@@ -15,29 +15,11 @@ from attacks.catalog import (
     IdlgConfig,
     InvertingGradientsConfig,
 )
-from fl.cards import DataInfo, ModelTraits, Setting
 from fl.errors import DataUnavailableError
-from fl.specs import FederationSpec, KnowledgeSpec, NoConfig, Task, ThreatModel
+from fl.specs import FederationSpec, KnowledgeSpec, NoConfig, ThreatModel
+from harness.testing.small_setting import small_data, small_setting
 
-INFO = DataInfo(
-    Task("multiclass", 10), channels=1, size=16, images={"public": 50}, public=True, fingerprint="x"
-)
-SETTING = Setting(
-    data=INFO,
-    model=ModelTraits(
-        batch_norm=False,
-        head_bias=True,
-        non_negative_features=True,
-        convolution=True,
-        twice_differentiable=True,
-        min_size=8,
-        channels=None,
-        mflop_per_image=1.0,
-    ),
-    federation=FederationSpec(),
-    threat_model=ThreatModel(),
-    observes="update",
-)
+SETTING = small_setting()
 FEDAVG = replace(SETTING, federation=FederationSpec(algorithm="fedavg"))
 
 
@@ -100,11 +82,11 @@ def test_everything_applies_to_a_fedsgd_update():
             "public_data",
         ),
         (MEAN_IMAGE, NoConfig(), knowing(SETTING, public_data=False), "public_data"),
-        (MEAN_IMAGE, NoConfig(), replace(SETTING, data=replace(INFO, images={})), "public images"),
+        (MEAN_IMAGE, NoConfig(), replace(SETTING, data=replace(small_data(), images={})), "public images"),
         (
             INVERTING_GRADIENTS,
             InvertingGradientsConfig(init="mean"),
-            replace(SETTING, public=replace(INFO, images={"public": 0})),
+            replace(SETTING, public=small_data(public=0)),
             "public images",
         ),
         (
@@ -120,7 +102,7 @@ def test_what_cannot_work_says_why(card, config, setting, reason):
 
 
 def test_another_data_set_lends_its_public_images():
-    setting = replace(SETTING, data=replace(INFO, images={"public": 0}), public=INFO)
+    setting = replace(SETTING, data=small_data(public=0), public=small_data())
     assert MEAN_IMAGE.compatible(NoConfig(), setting) is None
 
 

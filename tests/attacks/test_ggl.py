@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,23 +13,20 @@ from attacks.latent.objective import LatentObjective, tensor_weights
 from attacks.problem import Problem
 from defenses.catalog import GaussianConfig
 from defenses.gaussian import Gaussian
-from fl.cards import DataInfo, ModelTraits, Setting
 from fl.generators.config import GeneratorConfig
 from fl.models import materialise
 from fl.seeds import Streams
-from fl.specs import FederationSpec, KnowledgeSpec, Task, ThreatModel
+from fl.specs import FederationSpec, KnowledgeSpec, ThreatModel
 from harness.testing import AttackConformance, SmallProblem
-from harness.testing.small_generators import generator_artifact, small_generator
+from harness.testing.small_generators import (
+    generator_artifact,
+    small_generator,
+    solve_through_generator,
+)
+from harness.testing.small_setting import small_data, small_setting
 
 QUICK = GglConfig(prior=GeneratorConfig(latent=6, width=2), evaluations=24, population=8, restarts=2)
-
-
-def solve(small, config, generator=None, **changes):
-    env = small.env()
-    artifacts = {PRIOR: generator_artifact(generator or small_generator(small.channels))}
-    answer = next(Ggl().solve([small.attack_task(config, artifacts=artifacts, **changes)], env))
-    assert not hasattr(answer, "error"), answer
-    return answer, env.snapshots["small"]
+solve = partial(solve_through_generator, Ggl)
 
 
 class TestConformance(AttackConformance):
@@ -237,26 +235,19 @@ def test_what_a_generator_cannot_do_is_a_failure():
         assert reason in next(Ggl().solve([task], small.env())).error
 
 
-def setting(**changes):
-    info = DataInfo(Task("multiclass", 10), 1, 16, {"public": 100}, True, "x")
-    traits = ModelTraits(False, True, True, True, True, 8, None, 1.0)
-    return replace(Setting(info, traits, FederationSpec(), ThreatModel(), "update"), **changes)
-
-
 def test_it_says_where_it_cannot_work():
     blind = ThreatModel(knowledge=KnowledgeSpec(public_data=False))
-    assert GGL.compatible(QUICK, setting()) is None
-    assert "knowledge.public_data" in GGL.compatible(QUICK, setting(threat_model=blind))
-    few = DataInfo(Task("multiclass", 10), 1, 16, {"public": 2}, True, "x")
-    assert "public images" in GGL.compatible(QUICK, setting(data=few))
+    assert GGL.compatible(QUICK, small_setting()) is None
+    assert "knowledge.public_data" in GGL.compatible(QUICK, small_setting(threat_model=blind))
+    assert "public images" in GGL.compatible(QUICK, small_setting(small_data(public=2)))
     lengths = ThreatModel(knowledge=KnowledgeSpec(local_hyperparameters=False, labels="known"))
-    delta = setting(federation=FederationSpec(algorithm="fedavg"), threat_model=lengths)
+    delta = small_setting(federation=FederationSpec(algorithm="fedavg"), threat_model=lengths)
     assert "lengths" in GGL.compatible(QUICK, delta)
     assert GGL.compatible(QUICK.model_copy(update={"cost": "cosine"}), delta) is None
-    unread = setting(model=ModelTraits(False, False, False, True, True, 8, None, 1.0))
-    assert "labels are read" in GGL.compatible(QUICK, unread)
+    traits = replace(small_setting().model, head_bias=False, non_negative_features=False)
+    assert "labels are read" in GGL.compatible(QUICK, small_setting(model=traits))
     conditional = GeneratorConfig(conditional=True)
-    assert GGL.compatible(QUICK.model_copy(update={"prior": conditional}), setting()) is None
+    assert GGL.compatible(QUICK.model_copy(update={"prior": conditional}), small_setting()) is None
 
 
 def test_budgets_are_those_of_the_paper_unless_given():

@@ -1,30 +1,29 @@
-import contextlib
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from attacks.cards_generative import GIAS, PRIOR, GiasConfig
-from attacks.engine.table import Choice, EngineTable, at_most, using
+from attacks.engine.table import at_most
 from attacks.generative import Hunt, PlainEvaluator
-from attacks.generative_plan import Phase, Plan
 from attacks.gias import Gias, _plan
-from attacks.parametrisations import Latents, Weights
+from attacks.parametrisations import Latents
 from attacks.problem import Problem
-from defenses.catalog import GaussianConfig, PruningConfig
-from defenses.gaussian import Gaussian
-from defenses.pruning import Pruning
-from fl.cards import DataInfo, ModelTraits, Setting
 from fl.generators.architecture import Generator, initialise
 from fl.generators.config import GeneratorConfig
 from fl.generators.layout import FACES, Layout
 from fl.models import materialise
 from fl.seeds import Streams
-from fl.specs import FederationSpec, KnowledgeSpec, Task, ThreatModel
+from fl.specs import FederationSpec, KnowledgeSpec, ThreatModel
 from harness.testing import AttackConformance, SmallProblem
-from harness.testing.small_generators import generator_artifact, small_generator
+from harness.testing.small_generators import (
+    generator_artifact,
+    small_generator,
+    solve_through_generator,
+)
+from harness.testing.small_setting import small_data, small_setting
 
 QUICK = GiasConfig(
     prior=GeneratorConfig(latent=6, width=2),
@@ -33,16 +32,7 @@ QUICK = GiasConfig(
     parameter_iterations=5,
     latent_lr=0.1,
 )
-
-
-def solve(small, config, generator=None, *, reference=False, **changes):
-    env = small.env()
-    artifacts = {PRIOR: generator_artifact(generator or small_generator(small.channels))}
-    task = small.attack_task(config, artifacts=artifacts, **changes)
-    with at_most(0) if reference else contextlib.nullcontext():
-        answer = next(Gias().solve([task], env))
-    assert not hasattr(answer, "error"), answer
-    return answer, env.snapshots["small"]
+solve = partial(solve_through_generator, Gias)
 
 
 class TestConformance(AttackConformance):
@@ -61,7 +51,7 @@ class TestConformanceOfThePlainLoop(TestConformance):
 
 @pytest.mark.parametrize("restarts", [1, 2])
 @pytest.mark.parametrize("reference", [True, False])
-def test_it_follows_an_independent_loop(restarts, reference):
+def test_it_follows_an_independent_loop(cosine_and_variation, restarts, reference):
     """Adam on z, its step down tenfold in stages, then Adam on copies of G; the best cost at every turn."""
     config = GiasConfig(
         prior=QUICK.prior,
@@ -76,16 +66,6 @@ def test_it_follows_an_independent_loop(restarts, reference):
     small, generator = SmallProblem(n=2, know_labels=True), small_generator(1)
     answer, _ = solve(small, config, generator, reference=reference)
     task = small.attack_task(config)
-    model = materialise(small.sent)
-    observed = torch.cat([tensor.flatten() for tensor in small.update.tensors.values()])
-
-    def costs(images):
-        x = small.image.normalise(images)
-        loss = F.cross_entropy(model(x), small.labels)
-        gradients = torch.autograd.grad(loss, model.parameters(), create_graph=True)
-        matching = 1 - F.cosine_similarity(torch.cat([g.flatten() for g in gradients]), observed, dim=0)
-        variation = F.l1_loss(x[..., 1:], x[..., :-1]) + F.l1_loss(x[..., 1:, :], x[..., :-1, :])
-        return matching, 1e-2 * variation
 
     def descend(variables, draw, prior, iterations, lr):
         optimizer = torch.optim.Adam(variables, lr=lr)
@@ -94,7 +74,7 @@ def test_it_follows_an_independent_loop(restarts, reference):
         best = (float("inf"), None, None)
         for iteration in range(iterations + 1):
             images = draw()
-            matching, variation = costs(images)
+            matching, variation = cosine_and_variation(small, images)
             if matching < best[0]:
                 best = (float(matching.detach()), images.detach(), variables[0].detach().clone())
             if iteration == iterations:
@@ -201,40 +181,6 @@ def test_an_image_of_the_generator_is_found():
     assert float((answer.images - small.images).square().mean()) < 1e-3
 
 
-@pytest.mark.parametrize("mapping_layers", [0, 2])
-def test_slopes_in_latents_and_weights_are_those_of_finite_differences(mapping_layers):
-    generator = small_generator(1, mapping_layers=mapping_layers).double()
-    stream = Streams(0).torch("rows")
-    slopes = torch.randn(2, 3, 1, 16, 16, generator=stream, dtype=torch.float64)
-    vectors = torch.randn(2, 3, 6, generator=stream, dtype=torch.float64)
-    latents, weights = Latents(generator, 3, weight=0.7), Weights(generator, vectors)
-    for way, rows in ((latents, latents.rows(vectors)), (weights, weights.rows())):
-
-        def total(rows, way=way):
-            drawn = way.draw(rows)
-            own = 0 if drawn.norm is None else way.weight * drawn.norm
-            return (drawn.images * slopes).sum((1, 2, 3, 4)) + own
-
-        pulled = way.draw(rows).pull(slopes)
-        for entry in (0, 1, 7, 17, 40):
-            if entry >= rows.shape[1]:
-                continue
-            moved = torch.zeros_like(rows)
-            moved[:, entry] = 1e-6
-            expected = (total(rows + moved) - total(rows - moved)) / 2e-6
-            assert torch.allclose(pulled[:, entry], expected, rtol=1e-4, atol=1e-6), entry
-
-
-def test_both_ways_of_drawing_agree_with_the_generator():
-    generator = small_generator(3, mapping_layers=1)
-    vectors = torch.randn(2, 2, 6, generator=Streams(0).torch("rows"))
-    latents, weights = Latents(generator, 2), Weights(generator, vectors)
-    expected = generator(vectors.flatten(0, 1)).view(2, 2, 3, 16, 16)
-    assert torch.allclose(latents.draw(latents.rows(vectors)).images, expected, atol=1e-6)
-    assert torch.allclose(weights.draw(weights.rows()).images, expected, atol=1e-6)
-    assert torch.equal(latents.latents(latents.rows(vectors)), vectors)
-
-
 def test_the_objective_has_a_slope_in_the_latents():
     """d cost / d z by finite differences in double precision, through target model and generator."""
     small, generator = SmallProblem(know_labels=True), small_generator(1).double()
@@ -264,107 +210,6 @@ def test_the_objective_has_a_slope_in_the_latents():
         assert float(pulled[0, entry]) == pytest.approx(difference, rel=1e-3, abs=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("plan", "limit", "expected"),
-    [((3, 10, 20), 100, (3, 10, 20)), ((3, 10, 20), 27, None), ((3, 10, 20), 1, (1, 0, None))],
-)
-def test_an_allowance_is_shared_by_both_phases(plan, limit, expected):
-    restarts, latent, parameters = plan
-    config = QUICK.model_copy(
-        update={"restarts": restarts, "latent_iterations": latent, "parameter_iterations": parameters}
-    )
-    whole = _plan(config)
-    within = whole.within(limit)
-    assert within.evaluations <= limit
-    if expected is not None:
-        steps = None if within.parameters is None else within.parameters.iterations
-        assert (within.restarts, within.latent.iterations, steps) == expected
-    else:
-        assert within.evaluations == limit
-        assert within.parameters.iterations > 0
-    assert whole.within(None) == whole
-
-
-def test_steps_shrink_at_three_five_and_seven_eighths():
-    phase = Phase(iterations=16, lr=2.0, decay=0.5)
-    assert [phase.rate(i) for i in range(16)] == [2.0] * 6 + [1.0] * 4 + [0.5] * 4 + [0.25] * 2
-
-
-@pytest.mark.parametrize(
-    "small",
-    [
-        SmallProblem(n=2, kind="delta", steps=2, know_labels=True),
-        SmallProblem(defense=Gaussian(GaussianConfig(sigma=1e-3))),
-        SmallProblem(defense=Pruning(PruningConfig(ratio=0.7))),
-        SmallProblem(task=Task("multilabel", 4), n=2, know_labels=True),
-        SmallProblem(observes="aggregate", n=2),
-    ],
-    ids=["delta", "gaussian", "pruning", "multilabel", "aggregate"],
-)
-@pytest.mark.parametrize("adaptive", [False, True])
-def test_lanes_answer_as_the_plain_loop_does(small, adaptive):
-    config = QUICK.model_copy(update={"total_variation": 1e-2, "latent_iterations": 20})
-    plain, _ = solve(small, config, reference=True, adaptive=adaptive)
-    lanes, _ = solve(small, config, adaptive=adaptive)
-    assert plain.formulation == "reference"
-    assert plain.objective["matching"] == pytest.approx(lanes.objective["matching"], rel=1e-2, abs=1e-6)
-    assert float((plain.images - lanes.images).abs().max()) < 5e-3
-
-
-@pytest.mark.parametrize("tier", ["running", "exact"])
-def test_lanes_and_plain_loop_agree_on_every_term(norm_problem, tier):
-    settings = {"batch_norm": 0.1, "image_norm": 0.01, "total_variation": 0.01, "variation": "frobenius"}
-    config = QUICK.model_copy(update=settings | {"latent_norm": 0.1, "cost": "norm_per_tensor"})
-    small = norm_problem(n=2, tier=tier, know_labels=True)
-    plain, _ = solve(small, config, reference=True)
-    with using(EngineTable({"cpu": {"convnet": Choice("layers", 16)}})):
-        lanes, snapshots = solve(small, config)
-    assert (plain.formulation, lanes.formulation) == ("reference", "layers")
-    assert plain.objective == pytest.approx(lanes.objective, rel=1e-2)
-    weights = {**settings, "matching": 1.0, "latent_norm": 0.1}
-    first = snapshots[0].objective
-    assert {*first} == {*weights, "total"} - {"variation"}
-    parts = sum(weights[name] * term for name, term in first.items() if name != "total")
-    assert first["total"] == pytest.approx(parts, rel=1e-4)
-    assert float((plain.images - lanes.images).abs().max()) < 5e-3
-
-
-@pytest.mark.parametrize("formulation", ["layers", "difference", "vmap"])
-def test_every_formulation_will_do(formulation):
-    small = SmallProblem(model={"activation": "relu"}) if formulation == "difference" else SmallProblem()
-    plain, _ = solve(small, QUICK, reference=True)
-    with using(EngineTable({"cpu": {"lenet": Choice(formulation, 16)}})):
-        answer, _ = solve(small, QUICK)
-    assert (answer.formulation, answer.lane_width) == (formulation, 16)
-    assert float((plain.images - answer.images).abs().max()) < 5e-3
-
-
-def test_more_tasks_than_lanes_are_all_answered_the_same():
-    small = SmallProblem()
-    artifacts = {PRIOR: generator_artifact(small_generator(1))}
-    tasks = [
-        small.attack_task(QUICK, task_id=f"t{seed}", seed=seed, artifacts=artifacts) for seed in range(19)
-    ]
-    answers = {answer.task_id: answer for answer in Gias().solve(iter(tasks), small.env())}
-    assert len(answers) == 19
-    for seed in (0, 7, 18):
-        (alone,) = Gias().solve([tasks[seed]], small.env())
-        assert torch.equal(alone.images, answers[f"t{seed}"].images)
-
-
-def test_tasks_with_other_generators_do_not_mix():
-    small = SmallProblem()
-    priors = [generator_artifact(small_generator(1, seed=seed)) for seed in range(2)]
-    tasks = [
-        small.attack_task(QUICK, task_id=f"t{i}", seed=0, artifacts={PRIOR: prior})
-        for i, prior in enumerate(priors)
-    ]
-    answers = {answer.task_id: answer.images for answer in Gias().solve(tasks, small.env())}
-    assert not torch.equal(answers["t0"], answers["t1"])
-    (alone,) = Gias().solve([tasks[1]], small.env())
-    assert torch.equal(alone.images, answers["t1"])
-
-
 def test_a_task_without_its_generator_is_a_failure():
     small = SmallProblem()
     missing = next(Gias().solve([small.attack_task(QUICK)], small.env()))
@@ -390,32 +235,16 @@ def test_what_a_defense_put_in_is_taken_out_of_the_answer():
     assert answer.formulation != "reference"
 
 
-def setting(**changes):
-    info = DataInfo(Task("multiclass", 10), 1, 16, {"public": 100}, True, "x")
-    traits = ModelTraits(False, True, True, True, True, 8, None, 1.0)
-    base = Setting(info, traits, FederationSpec(), ThreatModel(), "update")
-    return replace(base, **changes)
-
-
 def test_it_says_where_it_cannot_work():
     blind = ThreatModel(knowledge=KnowledgeSpec(public_data=False))
-    assert GIAS.compatible(QUICK, setting()) is None
-    assert "knowledge.public_data" in GIAS.compatible(QUICK, setting(threat_model=blind))
+    assert GIAS.compatible(QUICK, small_setting()) is None
+    assert "knowledge.public_data" in GIAS.compatible(QUICK, small_setting(threat_model=blind))
     faces = GiasConfig(prior=GeneratorConfig(checkpoint=FACES))
-    portraits = DataInfo(Task("multiclass", 10), 3, 64, {}, True, "x")
-    assert GIAS.compatible(faces, setting(threat_model=blind, data=portraits)) is None
-    assert "3 channels" in GIAS.compatible(faces, setting())
-    few = DataInfo(Task("multiclass", 10), 1, 16, {"public": 2}, True, "x")
-    assert "public images" in GIAS.compatible(QUICK, setting(data=few))
+    portraits = small_data(channels=3, size=64, public=0)
+    assert GIAS.compatible(faces, small_setting(portraits, threat_model=blind)) is None
+    assert "3 channels" in GIAS.compatible(faces, small_setting())
+    assert "public images" in GIAS.compatible(QUICK, small_setting(small_data(public=2)))
     lengths = ThreatModel(knowledge=KnowledgeSpec(local_hyperparameters=False, labels="known"))
-    delta = setting(federation=FederationSpec(algorithm="fedavg"), threat_model=lengths)
+    delta = small_setting(federation=FederationSpec(algorithm="fedavg"), threat_model=lengths)
     assert "lengths" in GIAS.compatible(QUICK.model_copy(update={"cost": "l2"}), delta)
     assert GIAS.compatible(QUICK, delta) is None
-
-
-def test_the_plan_is_the_configuration():
-    plan = _plan(QUICK)
-    assert plan == Plan(plan.recipe, 2, Phase(6, 0.1, 0.1), Phase(5, 1e-3, 0.1))
-    assert plan.evaluations == GIAS.evaluations(QUICK) == 2 * 7 + 6
-    only = QUICK.model_copy(update={"parameter_iterations": 0})
-    assert _plan(only).parameters is None

@@ -1,44 +1,33 @@
-import contextlib
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from attacks.cards_generative import PRIOR
 from attacks.cards_gifd import GIFD, GifdConfig
 from attacks.engine.table import Choice, EngineTable, at_most, using
-from attacks.generative_plan import Phase
 from attacks.gifd import Gifd, _plan
-from attacks.parametrisations import Features, Latents, Weights, styles_of
 from defenses.catalog import GaussianConfig, PruningConfig
 from defenses.gaussian import Gaussian
 from defenses.pruning import Pruning
-from fl.cards import DataInfo, ModelTraits, Setting
-from fl.generators.architecture import Generator
 from fl.generators.config import GeneratorConfig
-from fl.generators.layout import Layout
-from fl.models import materialise
 from fl.seeds import Streams
-from fl.specs import FederationSpec, KnowledgeSpec, Task, ThreatModel
+from fl.specs import KnowledgeSpec, Task, ThreatModel
 from harness.testing import AttackConformance, SmallProblem
-from harness.testing.small_generators import generator_artifact, small_generator
+from harness.testing.small_generators import (
+    generator_artifact,
+    small_generator,
+    solve_through_generator,
+)
+from harness.testing.small_setting import small_data, small_setting
 
 QUICK = GifdConfig(
     prior=GeneratorConfig(latent=6, width=2), restarts=2, iterations=6, depth=2, radii=(20.0, 40.0)
 )
-
-
-def solve(small, config, generator=None, *, reference=False, **changes):
-    env = small.env()
-    artifacts = {PRIOR: generator_artifact(generator or small_generator(small.channels))}
-    task = small.attack_task(config, artifacts=artifacts, **changes)
-    with at_most(0) if reference else contextlib.nullcontext():
-        answer = next(Gifd().solve([task], env))
-    assert not hasattr(answer, "error"), answer
-    return answer, env.snapshots["small"]
+solve = partial(solve_through_generator, Gifd)
 
 
 class TestConformance(AttackConformance):
@@ -77,7 +66,7 @@ def nearest_in_ball(offsets, radius):
 
 @pytest.mark.parametrize("reference", [True, False])
 @pytest.mark.parametrize("classes", [0, 10])
-def test_it_follows_an_independent_loop(reference, classes):
+def test_it_follows_an_independent_loop(cosine_and_variation, reference, classes):
     """Adam on z, then on the features of one block after the other, each in its ball; the best of all."""
     config = GifdConfig(
         prior=QUICK.prior,
@@ -90,17 +79,8 @@ def test_it_follows_an_independent_loop(reference, classes):
     )
     small, generator = SmallProblem(n=2, know_labels=True), small_generator(1, classes=classes)
     answer, _ = solve(small, config, generator, reference=reference)
-    task, model = small.attack_task(config), materialise(small.sent)
-    observed = torch.cat([tensor.flatten() for tensor in small.update.tensors.values()])
+    task = small.attack_task(config)
     given = small.labels if classes else None
-
-    def costs(images):
-        x = small.image.normalise(images)
-        loss = F.cross_entropy(model(x), small.labels)
-        gradients = torch.autograd.grad(loss, model.parameters(), create_graph=True)
-        matching = 1 - F.cosine_similarity(torch.cat([g.flatten() for g in gradients]), observed, dim=0)
-        variation = F.l1_loss(x[..., 1:], x[..., :-1]) + F.l1_loss(x[..., 1:, :], x[..., :-1, :])
-        return matching, 1e-2 * variation
 
     def descend(start, draw, radius):
         variable = start.clone().requires_grad_()
@@ -108,7 +88,7 @@ def test_it_follows_an_independent_loop(reference, classes):
         best = (float("inf"), None, None)
         for step in range(11):
             images = draw(variable)
-            matching, variation = costs(images)
+            matching, variation = cosine_and_variation(small, images)
             if matching < best[0]:
                 best = (float(matching.detach()), images.detach(), variable.detach().clone())
             if step == 10:
@@ -193,88 +173,6 @@ def test_the_restart_with_the_lowest_cost_is_the_answer():
     assert min(by_restart) < by_restart[-1], "expected another than the last, lest the test say nothing"
 
 
-@pytest.mark.parametrize("block", [1, 2, 3])
-def test_slopes_in_features_are_those_of_finite_differences(block):
-    generator = small_generator(1).double()
-    stream = Streams(0).torch("rows")
-    styles = torch.randn(6, 6, generator=stream, dtype=torch.float64)
-    features = styles
-    for number in range(block):
-        features = generator.synthesis.enter(features, number, styles)
-    way = Features(generator, block, features.unflatten(0, (2, 3)), styles, radius=1.0)
-    slopes = torch.randn(2, 3, 1, 16, 16, generator=stream, dtype=torch.float64)
-    rows = way.rows()
-    assert torch.equal(way.features(rows).flatten(0, 1), features)
-    assert torch.allclose(way.draw(rows).images.flatten(0, 1), generator(styles))
-
-    def total(rows):
-        return (way.draw(rows).images * slopes).sum((1, 2, 3, 4))
-
-    pulled = way.draw(rows).pull(slopes)
-    for entry in (0, 1, 17, features[0].numel() + 5, rows.shape[1] - 1):
-        moved = torch.zeros_like(rows)
-        moved[:, entry] = 1e-6
-        expected = (total(rows + moved) - total(rows - moved)) / 2e-6
-        assert torch.allclose(pulled[:, entry], expected, rtol=1e-4, atol=1e-6), entry
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        Layout("transposed", 3, 64, latent=4, width=2, classes=3),
-        Layout("ggl", 3, 32, latent=4, width=2, mapping_layers=1),
-        Layout("biggan_deep_256", 3, 256, latent=4, width=8, shown=32, classes=3),
-    ],
-    ids=lambda layout: layout.family,
-)
-def test_all_ways_of_drawing_agree_for_every_architecture(layout):
-    generator, stream = Generator(layout).eval().requires_grad_(False), Streams(0).torch("weights")
-    for parameter in generator.parameters():
-        parameter.normal_(0.0, 0.7 * parameter[0].numel() ** -0.5, generator=stream)
-    latents = torch.randn(1, 2, 4, generator=Streams(0).torch("latents"))
-    labels = torch.tensor([[2, 0]]) if layout.classes else None
-    expected = generator(latents[0], None if labels is None else labels[0])
-    styles = features = styles_of(generator, latents, labels)
-    ways = [Latents(generator, 2, labels=labels), Weights(generator, latents, labels)]
-    drawn = [ways[0].draw(ways[0].rows(latents)), ways[1].draw(ways[1].rows())]
-    for number in range(len(generator.blocks)):
-        features = generator.synthesis.enter(features, number, styles)
-        if number % 4 == 0:
-            way = Features(generator, number + 1, features[None], styles, radius=1.0)
-            drawn.append(way.draw(way.rows()))
-    for each in drawn:
-        assert torch.allclose(each.images[0], expected, atol=1e-5)
-        assert each.pull(torch.ones_like(each.images)).isfinite().all()
-
-
-def test_each_images_features_stay_in_a_ball_of_their_own():
-    generator = small_generator(1)
-    styles = torch.randn(4, 6, generator=Streams(0).torch("styles"))
-    first = generator.synthesis.enter(styles, 0, styles).unflatten(0, (2, 2))
-    way = Features(generator, 1, first, styles, radius=5.0)
-    moved = first.clone()
-    moved[0, 0] += 1.0
-    moved[1, 1] += 1e-3
-    kept = way.features(way.confined(way.rows()))
-    assert torch.equal(kept, first)
-    rows = F.pad(moved.flatten(1), (0, way.rows().shape[1] - moved[0].numel()))
-    offsets = (way.features(way.confined(rows)) - first).abs().flatten(2).sum(2)
-    assert offsets[0].tolist() == pytest.approx([5.0, 0.0], rel=1e-4)
-    assert offsets[1].tolist() == pytest.approx([0.0, 1e-3 * first[0, 0].numel()], rel=1e-2)
-
-
-def test_steps_rise_and_fall():
-    """Over the first twentieth, then along a cosine over the last three quarters; none in the first step."""
-    phase = Phase(iterations=1000, lr=2.0, decay=None)
-    rates = [phase.rate(i) for i in range(1000)]
-    assert rates[0] == 0
-    assert rates[25] == pytest.approx(1.0)
-    assert rates[50:250] == pytest.approx([2.0] * 200)
-    assert rates[625] == pytest.approx(1.0)
-    assert rates[999] < 1e-4
-    assert rates[250:] == sorted(rates[250:], reverse=True)
-
-
 @pytest.mark.parametrize(
     "small",
     [
@@ -317,17 +215,6 @@ def test_an_adaptive_attacker_mirrors_the_defense():
     assert adaptive.objective["matching"] < static.objective["matching"]
 
 
-@pytest.mark.parametrize(
-    ("limit", "expected"),
-    [(1000, (4, 10, 0, 3)), (88, (4, 4, 0, 3)), (20, (2, 1, 0, 3)), (5, (1, 1, 0, 1)), (1, (1, 0, 0, 0))],
-)
-def test_an_allowance_gives_up_steps_then_restarts_then_blocks(limit, expected):
-    config = GifdConfig(restarts=4, iterations=10, depth=3)
-    within = _plan(config).within(limit)
-    assert within.shape == expected
-    assert within.evaluations <= limit
-
-
 def test_there_are_no_more_phases_than_the_generator_has_blocks():
     config = GifdConfig(restarts=1, iterations=2, depth=9, radii=(1.0, 2.0))
     assert _plan(config).features.radii == (1.0, *[2.0] * 8)
@@ -337,21 +224,15 @@ def test_there_are_no_more_phases_than_the_generator_has_blocks():
     assert answer.gradient_evaluations == (len(small_generator(1).blocks) + 1) * 3
 
 
-def setting(**changes):
-    info = DataInfo(Task("multiclass", 10), 1, 16, {"public": 100}, True, "x")
-    traits = ModelTraits(False, True, True, True, True, 8, None, 1.0)
-    return replace(Setting(info, traits, FederationSpec(), ThreatModel(), "update"), **changes)
-
-
 def test_it_says_where_it_cannot_work():
-    assert GIFD.compatible(QUICK, setting()) is None
+    assert GIFD.compatible(QUICK, small_setting()) is None
     by_class = GifdConfig(prior=GeneratorConfig(conditional=True))
-    assert GIFD.compatible(by_class, setting()) is None
-    others = DataInfo(Task("multiclass", 3), 1, 16, {"public": 100}, True, "y")
-    assert "another task's" in GIFD.compatible(by_class, setting(public=others))
-    assert GIFD.compatible(QUICK, setting(public=others)) is None
+    assert GIFD.compatible(by_class, small_setting()) is None
+    others = replace(small_data(Task("multiclass", 3)), fingerprint="others")
+    assert "another task's" in GIFD.compatible(by_class, small_setting(public=others))
+    assert GIFD.compatible(QUICK, small_setting(public=others)) is None
     blind = ThreatModel(knowledge=KnowledgeSpec(public_data=False))
-    assert "knowledge.public_data" in GIFD.compatible(QUICK, setting(threat_model=blind))
+    assert "knowledge.public_data" in GIFD.compatible(QUICK, small_setting(threat_model=blind))
 
 
 def test_labels_of_another_number_than_the_generators_are_a_failure():

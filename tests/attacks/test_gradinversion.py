@@ -10,14 +10,13 @@ from attacks.engine.table import REFERENCE, Choice, shipped
 from attacks.gradinversion import GradInversion, _optimizer, _recipe
 from attacks.matching import PlainObjective, _Search
 from attacks.problem import Problem
-from defenses.base import ClientDefense, Defense
 from defenses.catalog import ClippingConfig, GaussianConfig
 from defenses.clipping import Clipping
 from defenses.gaussian import Gaussian
-from fl.cards import DataInfo, Setting
 from fl.models import MODELS
-from fl.specs import FederationSpec, KnowledgeSpec, NoConfig, Task, ThreatModel
+from fl.specs import FederationSpec, KnowledgeSpec, Task, ThreatModel
 from harness.testing import AttackConformance, SmallEnv, SmallProblem
+from harness.testing.small_setting import small_data, small_setting
 
 MULTICLASS = Task("multiclass", 10)
 QUICK = GradInversionConfig(iterations=6, warmup=2, restarts=2, group_start=2, group_every=2, jitter=0.1)
@@ -260,20 +259,8 @@ def test_noise_and_clipping_are_attacked_as_by_the_others(norm_problem):
     assert adaptive < static / 2
 
 
-class DimmingClient(ClientDefense):
-    """Trains on images at half brightness."""
-
-    def perturb_batch(self, step, batch):
-        return replace(batch, images=batch.images / 2)
-
-
-class Dimming(Defense):
-    def for_client(self, context):
-        return DimmingClient()
-
-
-def test_a_simulated_client_is_attacked_with_statistics_too(norm_problem):
-    problem = norm_problem(mode="train", tier="exact", defense=Dimming(NoConfig()))
+def test_a_simulated_client_is_attacked_with_statistics_too(norm_problem, dimming):
+    problem = norm_problem(mode="train", tier="exact", defense=dimming)
     answer = attack(problem, QUICK, adaptive=True, mirrored=False)
     assert answer.formulation == "reference"
     assert answer.objective["batch_norm"] > 0
@@ -303,20 +290,9 @@ def test_jitter_is_drawn_per_restart_from_the_target_s_own_stream(norm_problem):
     assert float(moved.std()) == pytest.approx(0.05 * 3 * 0.25, rel=0.25)
 
 
-@pytest.fixture(name="make_setting")
-def make_setting_fixture():
-    def make(name, **config):
-        info = DataInfo(MULTICLASS, channels=1, size=16, images={"public": 5}, public=True, fingerprint="x")
-        card = MODELS.get(name)
-        return Setting(
-            data=info,
-            model=card.traits(card.config(**config), info),
-            federation=FederationSpec(),
-            threat_model=ThreatModel(),
-            observes="update",
-        )
-
-    return make
+def on_convnet(*, batch_norm, **changes):
+    card = MODELS.get("convnet")
+    return small_setting(model=card.traits(card.config(batch_norm=batch_norm), small_data()), **changes)
 
 
 @pytest.mark.parametrize(
@@ -339,9 +315,9 @@ def make_setting_fixture():
         ),
     ],
 )
-def test_it_says_where_it_does_not_apply(make_setting, knowledge, federation, config, reason):
-    where = replace(
-        make_setting("convnet", batch_norm=True),
+def test_it_says_where_it_does_not_apply(knowledge, federation, config, reason):
+    where = on_convnet(
+        batch_norm=True,
         federation=FederationSpec(**federation),
         threat_model=ThreatModel(knowledge=KnowledgeSpec(**knowledge)),
     )
@@ -349,11 +325,9 @@ def test_it_says_where_it_does_not_apply(make_setting, knowledge, federation, co
     assert (found is None) if reason is None else reason in found
 
 
-def test_without_batch_norm_every_tier_applies(make_setting):
-    where = replace(
-        make_setting("convnet", batch_norm=False),
-        threat_model=ThreatModel(knowledge=KnowledgeSpec(batch_norm="inferred")),
-    )
+def test_without_batch_norm_every_tier_applies():
+    inferred = ThreatModel(knowledge=KnowledgeSpec(batch_norm="inferred"))
+    where = on_convnet(batch_norm=False, threat_model=inferred)
     assert GRADINVERSION.compatible(GradInversionConfig(), where) is None
 
 

@@ -10,11 +10,9 @@ from attacks.dlg import Dlg
 from attacks.engine.table import REFERENCE, shipped
 from attacks.idlg import Idlg
 from attacks.inverting_gradients import InvertingGradients
-from defenses.base import ClientDefense, Defense
 from defenses.catalog import ClippingConfig, GaussianConfig
 from defenses.clipping import Clipping
 from defenses.gaussian import Gaussian
-from fl.specs import NoConfig
 from harness.testing import SmallEnv, SmallProblem
 
 
@@ -178,21 +176,9 @@ def test_an_aggregate_is_matched_with_as_many_images():
     assert len(answer.images) == 2
 
 
-class DimmingClient(ClientDefense):
-    """Trains on images at half brightness."""
-
-    def perturb_batch(self, step, batch):
-        return replace(batch, images=batch.images / 2)
-
-
-class Dimming(Defense):
-    def for_client(self, context):
-        return DimmingClient()
-
-
-def test_an_adaptive_attacker_sees_through_a_defense_that_acts_before_the_gradient():
+def test_an_adaptive_attacker_sees_through_a_defense_that_acts_before_the_gradient(dimming):
     """Without a mirror it works through the simulated client: images come out as they were before dimming."""
-    small = SmallProblem(defense=Dimming(NoConfig()))
+    small = SmallProblem(defense=dimming)
     config = DlgConfig(iterations=40, restarts=3)
     static, adaptive = (
         next(Dlg().solve([small.attack_task(config, adaptive=known, mirrored=False)], small.env()))

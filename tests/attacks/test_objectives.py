@@ -34,7 +34,7 @@ def flat(tensors, names):
 
 
 @given(st.integers(0, 1000), st.sampled_from([1e-4, 1.0, 1e3]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_costs_equal_those_of_one_concatenated_vector(seed, scale):
     dummy, observed = pair(seed, scale)
     a, b = flat(dummy, observed), flat(observed, observed)

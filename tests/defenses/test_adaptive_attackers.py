@@ -11,11 +11,10 @@ from attacks.inverting_gradients import InvertingGradients
 from attacks.problem import Problem
 from defenses import DEFENSES
 from defenses.catalog import is_mirrored
-from fl.cards import DataInfo, Setting
-from fl.models import MODELS
 from fl.seeds import Streams
-from fl.specs import FederationSpec, Plugin, Task, ThreatModel
+from fl.specs import Plugin
 from harness.testing import SmallProblem
+from harness.testing.small_setting import small_setting
 
 PRUNE = {"name": "pruning", "config": {"ratio": 0.5}}
 AS_RELEASED = {"name": "pruning", "config": {"variant": "as_released"}}
@@ -107,15 +106,7 @@ def test_mirrors_vectorize_with_derivatives_inside(name, options):
     ],
 )
 def test_a_mean_of_rounded_updates_is_not_a_rounded_mean(name, options, applies):
-    card, lenet = DEFENSES.get(name), MODELS.get("lenet")
-    data = DataInfo(Task("multiclass", 10), channels=1, size=16, images={}, public=True, fingerprint="x")
-    setting = Setting(
-        data=data,
-        model=lenet.traits(lenet.config(), data),
-        federation=FederationSpec(),
-        threat_model=ThreatModel(),
-        observes="aggregate",
-    )
+    card, setting = DEFENSES.get(name), small_setting(observes="aggregate")
     config = card.config.model_validate(options)
     assert card.compatible(config, setting) is None
     adaptive = card.compatible(config, replace(setting, attacker="adaptive"))

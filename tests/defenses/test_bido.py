@@ -14,15 +14,15 @@ from defenses.bido import Bido, outputs
 from defenses.cards_dependence import BidoConfig, MidDependenceConfig
 from defenses.mid_dependence import MidDependence
 from defenses.none import NoDefense
-from fl.cards import Setting
 from fl.data import DATASETS, load
 from fl.dependence import ESTIMATORS, kernel_matrix
 from fl.federation import Federation
 from fl.hooks import Batch
 from fl.models import MODELS, materialise
 from fl.seeds import Streams
-from fl.specs import FederationSpec, NoConfig, Plugin, Task, ThreatModel
+from fl.specs import FederationSpec, NoConfig, Plugin, Task
 from harness.testing import SmallProblem
+from harness.testing.small_setting import small_setting
 
 NONE = NoDefense(NoConfig())
 TASKS = [Task("multiclass", 10), Task("multilabel", 3), Task("binary", 2)]
@@ -169,14 +169,9 @@ def test_smaller_batches_have_the_tasks_loss_alone(defense, smallest):
 
 
 def setting(**federation):
-    lenet, digits = MODELS.get("lenet"), DATASETS.get("digits")
-    data = digits.describe(digits.config())
-    return Setting(
-        data=data,
-        model=lenet.traits(lenet.config(), data),
-        federation=FederationSpec.model_validate(federation),
-        threat_model=ThreatModel(),
-        observes="update",
+    digits = DATASETS.get("digits")
+    return small_setting(
+        digits.describe(digits.config()), federation=FederationSpec.model_validate(federation)
     )
 
 

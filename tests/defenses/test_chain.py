@@ -10,13 +10,13 @@ from defenses import DEFENSES
 from defenses.base import ClientDefense, Defense, PrivacySpent, ServerDefense
 from defenses.catalog import CHAIN, PRUNING, ChainConfig, hooks_of, is_mirrored
 from defenses.chain import Chain
-from fl.cards import DataInfo, DefenseCard, Setting
+from fl.cards import DefenseCard
 from fl.hooks import Batch, GuaranteeContext, ServerContext
-from fl.models import MODELS
 from fl.seeds import Streams
-from fl.specs import FederationSpec, NoConfig, Plugin, ThreatModel
+from fl.specs import NoConfig, Plugin
 from fl.types import Refusal, Update
 from harness.testing import SmallProblem
+from harness.testing.small_setting import small_setting
 
 
 def chain(*links):
@@ -84,14 +84,13 @@ COUNTING = DefenseCard(
 
 
 @pytest.fixture
-def counting(monkeypatch):
-    DEFENSES.register(COUNTING)
+def counting(monkeypatch, register):
+    register(DEFENSES, COUNTING)
     implementation = DEFENSES.implementation
     monkeypatch.setattr(
         DEFENSES, "implementation", lambda name: Counting if name == "counting" else implementation(name)
     )
-    yield Chain(chain(("gaussian", {"sigma": 0.0}), ("counting", {}), ("clipping", {"bound": 1e9})))
-    DEFENSES.unregister("counting")
+    return Chain(chain(("gaussian", {"sigma": 0.0}), ("counting", {}), ("clipping", {"bound": 1e9})))
 
 
 def protect(config, clean):
@@ -233,24 +232,13 @@ OPAQUE = replace(COUNTING, name="opaque", hooks=frozenset({"protect", "visible"}
 
 
 @pytest.fixture
-def opaque():
-    DEFENSES.register(OPAQUE)
-    yield chain(("clipping", {}), ("opaque", {}))
-    DEFENSES.unregister("opaque")
+def opaque(register):
+    register(DEFENSES, OPAQUE)
+    return chain(("clipping", {}), ("opaque", {}))
 
 
 def test_an_adaptive_attacker_mirrors_or_simulates_every_link(counting, opaque):
-    small = SmallProblem()
-    data = DataInfo(small.task, channels=1, size=16, images={}, public=True, fingerprint="x")
-    lenet = MODELS.get("lenet")
-    setting = Setting(
-        data=data,
-        model=lenet.traits(lenet.config(), data),
-        federation=FederationSpec(),
-        threat_model=ThreatModel(),
-        observes="update",
-    )
-    adaptive = replace(setting, attacker="adaptive")
+    setting, adaptive = small_setting(), small_setting(attacker="adaptive")
     assert CHAIN.compatible(opaque, setting) is None
     assert CHAIN.compatible(opaque, adaptive) == "link 'opaque': it has no mirror for an adaptive attacker"
     assert CHAIN.compatible(counting.config, adaptive) is None

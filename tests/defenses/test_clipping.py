@@ -19,7 +19,7 @@ def protect(tensors, bound, small=None, scope="global"):
 
 
 @given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_norm_over_all_tensors_is_bounded_and_the_direction_kept(length, bound):
     a, b = torch.tensor([3.0, 0.0]), torch.tensor([[0.0], [4.0]])
     tensors = {"a": a / 5 * length, "b": b / 5 * length}
@@ -51,7 +51,7 @@ def test_on_a_delta_the_bound_is_in_units_of_the_gradient():
 
 
 @given(st.floats(1e-2, 1e2))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_per_tensor_each_norm_is_bounded_on_its_own(bound):
     tensors = {"long": torch.tensor([3.0, 4.0]), "short": torch.tensor([[0.03], [-0.04]])}
     clipped = protect(tensors, bound, scope="per_tensor")

@@ -39,7 +39,8 @@ from defenses.catalog import (
 from fl.generators import stage
 from fl.generators.config import GeneratorConfig
 from fl.seeds import Streams
-from fl.types import Artifact, StageContext
+from fl.stage_context import StageContext
+from fl.types import Artifact
 from harness.testing import DefenseConformance, SmallProblem
 
 

@@ -12,15 +12,14 @@ from attacks.inverting_gradients import InvertingGradients
 from defenses import DEFENSES
 from defenses.base import ClientDefense, Defense
 from defenses.catalog import NONE, adaptation, is_mirrored, unperturbs
-from fl.cards import DataInfo, Setting
 from fl.generators import stage
 from fl.generators.config import GeneratorConfig
-from fl.models import MODELS
 from fl.seeds import Streams
-from fl.specs import FederationSpec, NoConfig, Plugin, ThreatModel
-from fl.types import StageContext
+from fl.specs import NoConfig, Plugin
+from fl.stage_context import StageContext
 from harness.testing import SmallProblem
 from harness.testing.adapting import check_adaptation
+from harness.testing.small_setting import small_setting
 
 SMALLER = {
     "chain": {"links": [{"name": "clipping"}, {"name": "gaussian"}]},
@@ -130,12 +129,8 @@ REASON = "it is one way"
 
 
 @pytest.fixture
-def plant():
-    def register(**changes):
-        DEFENSES.register(replace(PLANTED, **changes))
-
-    yield register
-    DEFENSES.unregister("planted")
+def plant(register):
+    return lambda **changes: register(DEFENSES, replace(PLANTED, **changes))
 
 
 def unaccounted():
@@ -175,14 +170,5 @@ def test_the_stated_reason_is_why_an_adaptive_attacker_does_not_apply(plant):
     plant(unmirrored=lambda config: REASON)
     assert adaptation(DEFENSES.get("planted"), NoConfig()) == "none"
     chained = configured("chain", {"links": [{"name": "planted"}]})
-    lenet = MODELS.get("lenet")
-    data = DataInfo(SmallProblem().task, channels=1, size=16, images={}, public=True, fingerprint="x")
-    setting = Setting(
-        data=data,
-        model=lenet.traits(lenet.config(), data),
-        federation=FederationSpec(),
-        threat_model=ThreatModel(),
-        observes="update",
-        attacker="adaptive",
-    )
+    setting = small_setting(attacker="adaptive")
     assert REASON in DEFENSES.get("chain").compatible(chained.config, setting)

@@ -30,7 +30,7 @@ def test_the_default_is_the_notebooks_fifteenths():
 
 
 @given(st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=40), st.sampled_from([0.25, 0.5, 2.0]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_entries_go_to_the_nearest_multiple_without_limit(values, step):
     rounded = protect({"a": torch.tensor(values)}, step)["a"].double().numpy()
     np.testing.assert_array_equal(rounded / step, np.round(np.array(values) / step))

@@ -7,12 +7,11 @@ from torch.nn import functional as F
 
 from defenses.catalog import MIXUP, MixupConfig
 from defenses.mixup import Mixup
-from fl.cards import DataInfo, Setting
 from fl.hooks import Batch
-from fl.models import MODELS
 from fl.seeds import Streams
-from fl.specs import FederationSpec, Task, ThreatModel
+from fl.specs import FederationSpec, Task
 from harness.testing import SmallProblem
+from harness.testing.small_setting import small_setting
 
 STEP = SmallProblem().step(Streams(0).torch("step"))
 
@@ -102,13 +101,5 @@ def test_a_simulated_client_draws_from_the_attackers_stream():
     ],
 )
 def test_batches_of_one_have_nothing_to_mix(alpha, batches, applies):
-    data = DataInfo(Task("multiclass", 10), channels=1, size=16, images={}, public=True, fingerprint="x")
-    lenet = MODELS.get("lenet")
-    setting = Setting(
-        data=data,
-        model=lenet.traits(lenet.config(), data),
-        federation=FederationSpec(**batches),
-        threat_model=ThreatModel(),
-        observes="update",
-    )
+    setting = small_setting(federation=FederationSpec(**batches))
     assert (MIXUP.compatible(MixupConfig(alpha=alpha), setting) is None) is applies

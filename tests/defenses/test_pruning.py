@@ -22,7 +22,7 @@ def protect(tensors, config):
 
 
 @given(st.lists(st.floats(-10, 10, width=32).filter(bool), min_size=1, max_size=60), st.floats(0, 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_exactly_the_smallest_entries_are_zeroed_and_signs_kept(values, ratio):
     tensor = torch.tensor(values)
     pruned = protect({"a": tensor}, PruningConfig(ratio=ratio))["a"]
@@ -52,7 +52,7 @@ def test_of_equal_entries_the_first_go():
     st.lists(st.lists(st.integers(-4, 4).map(float), min_size=1, max_size=12), min_size=1, max_size=4),
     st.floats(0, 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_globally_the_smallest_of_all_go_and_of_equals_the_first(values, ratio):
     tensors = {f"t{i}": torch.tensor(entries) for i, entries in enumerate(values)}
     pruned = protect(tensors, PruningConfig(ratio=ratio, scope="global"))
@@ -105,7 +105,7 @@ def test_the_estimated_support_is_that_of_the_observation():
     ),
     st.floats(0, 0.9),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_threshold_mirror_prunes_the_guess_by_its_own_magnitudes(values, ratio):
     """As GGL's attacker: the observed share of zeros over all tensors, taken of each tensor of the guess."""
     rng = np.random.default_rng(0)

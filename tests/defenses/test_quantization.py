@@ -38,7 +38,7 @@ def test_two_bits_are_minus_largest_zero_and_largest():
 
 
 @given(ENTRIES, st.integers(2, 8), st.sampled_from(["nearest", "stochastic"]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_few_levels_near_the_entries_with_their_signs(values, bits, rounding):
     tensor = torch.tensor(values)
     rounded = protect({"a": tensor}, bits=bits, rounding=rounding)["a"]

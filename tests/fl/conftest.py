@@ -14,14 +14,6 @@ from fl.seeds import Streams
 from fl.specs import FederationSpec, NoConfig, Plugin, Task
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def model_plugin():
     def make(name="lenet", **config):

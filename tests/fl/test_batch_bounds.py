@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fl.batch_bounds import smallest_batch
@@ -52,7 +52,6 @@ def test_sizes_of_patients_are_not_known():
     assert client_sizes(ByPatient(), 24, 3, PATIENTS) is None
 
 
-@settings(deadline=None)
 @given(
     images=st.integers(4, 40),
     trained=st.integers(1, 4),

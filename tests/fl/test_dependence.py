@@ -183,7 +183,7 @@ def test_cka_is_the_cosine_of_centred_kernels():
     assert measured(cka, first, second) == pytest.approx(k @ l_ / np.linalg.norm(k) / np.linalg.norm(l_))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(3, 9), st.integers(1, 5), st.integers(1, 5), st.floats(1e-3, 1e3))
 def test_bounds_and_invariances(seed, n, d, e, factor):
     a, b = draws(n, d, e, seed=seed)

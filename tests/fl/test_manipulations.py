@@ -22,14 +22,12 @@ def shift(config, state, streams):
 
 
 @pytest.fixture
-def shifting(monkeypatch):
+def shifting(monkeypatch, register):
     card = ManipulationCard(
         name="shift", version=1, summary="Adds.", config=ShiftConfig, implementation="none:none"
     )
-    MANIPULATIONS.register(card)
+    register(MANIPULATIONS, card)
     monkeypatch.setattr(MANIPULATIONS, "implementation", lambda name: shift)
-    yield
-    MANIPULATIONS.unregister("shift")
 
 
 def malicious(name, **config):

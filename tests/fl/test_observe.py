@@ -258,7 +258,34 @@ def test_the_rounds_of_a_model_history_may_be_chosen(make_federation):
 
     assert [t.label for t in targets] == [0, 1, 2]
     assert {t.rounds for t in targets} == {(0, 3)}
-    assert targets[1].id == "round3-label1"
+    assert targets[1].id == "label1"
+
+
+def test_all_rounds_of_a_seed_draw_the_same_labels_in_the_same_order(make_data, make_federation):
+    def drawn(seed, round_):
+        federation = make_federation(data=make_data(images=40, classes=10), seed=seed, rounds=5)
+        return [t.label for t in draw_targets(federation, ObserveSpec(kind="global_model", round=round_), 4)]
+
+    orders = {tuple(drawn(seed, 0)) for seed in range(6)}
+    assert len(orders) > 4
+    for seed in range(6):
+        assert drawn(seed, 0) == drawn(seed, 1) == drawn(seed, 5)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "observed", "ids"),
+    [
+        ("fedavg", {"round": 0}, ["round0-client2", "round0-client7"]),
+        ("fedavg", {"round": 1}, ["round1-client7", "round1-client6"]),
+        ("fedsgd", {"round": 0}, ["round0-client2-batch0", "round0-client6-batch0"]),
+        ("fedsgd", {"round": 0, "kind": "aggregate", "clients": 2}, ["round0-set1", "round0-set3"]),
+        ("fedsgd", {"round": 1, "kind": "aggregate", "clients": 2}, ["round1-set2", "round1-set0"]),
+    ],
+)
+def test_each_round_draws_its_own_updates(algorithm, observed, ids, make_federation):
+    """Which targets a seed draws, and how their streams are called, is part of every stored result."""
+    federation = make_federation(clients=8, algorithm=algorithm)
+    assert [target.id for target in draw_targets(federation, ObserveSpec(**observed), 2)] == ids
 
 
 @pytest.mark.parametrize(("kind", "labels"), [("binary", [0, 1]), ("multilabel", [0, 1, 2])])
@@ -314,3 +341,31 @@ def test_known_labels_tell_how_many_images_are_behind_a_mean_of_unlike_clients(
     _, seen = first(federation, ObserveSpec(kind="aggregate", clients=2), knowing(labels="known"))
 
     assert seen.observation.n_images == len(seen.secret.image_ids) == len(seen.observation.knowledge.labels)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "told"),
+    [
+        ([10, 10], {"local_steps": 1, "batch_size": 1, "batch_sizes": [4, 2]}, 6),
+        ([3, 3], {"local_steps": 2, "batch_size": 1, "batch_sizes": [4, 1]}, 5),  # 3 and 2 x 1
+        ([24, 24], {"local_steps": 2, "batch_size": 4}, 16),
+        ([8, 40], {"local_epochs": 1, "batch_size": 1, "batch_sizes": [1, 40]}, 48),
+        ([8, 40], {"local_steps": 1, "batch_size": 1, "batch_sizes": [8, 4]}, 12),
+        ([3, 40], {"local_steps": 2, "batch_size": 4}, 16),  # 3 + 8, but only 43 in all is known
+    ],
+)
+def test_images_behind_a_mean_of_deltas_are_counted_from_what_is_known(
+    sizes, options, told, make_data, make_federation
+):
+    partition = {"name": "sizes", "sizes": sizes}
+    federation = make_federation(
+        data=make_data(images=48), algorithm="fedavg", clients=2, partition=partition, **options
+    )
+    _, seen = first(federation, ObserveSpec(kind="aggregate", clients=2))
+    behind = len(seen.secret.image_ids)
+
+    assert seen.observation.n_images == told
+    assert (told == behind) == (sizes != [3, 40])
+    blind = knowing(local_hyperparameters=False)
+    _, unknown = first(federation, ObserveSpec(kind="aggregate", clients=2), blind)
+    assert unknown.observation.n_images == sum(sizes)

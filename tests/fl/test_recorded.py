@@ -299,3 +299,22 @@ def test_a_mean_of_deltas_may_have_any_number_of_known_labels_up_to_its_images(
     else:
         with pytest.raises(RecordedObservationError, match=r"expected shape \(43,\), got \(44,\)"):
             read(path)
+
+
+def test_unlike_batch_sizes_of_an_aggregate_come_back(make_data, make_federation, tmp_path):
+    federation = make_federation(
+        data=make_data(images=48),
+        algorithm="fedavg",
+        local_steps=1,
+        clients=2,
+        batch_size=1,
+        batch_sizes=[8, 4],
+        partition={"name": "sizes", "sizes": [8, 40]},
+    )
+    [target] = draw_targets(federation, ObserveSpec(kind="aggregate", clients=2), 1)
+    observation = observe(federation, {0: federation.initial()}, target, ThreatModel()).observation
+    path = tmp_path / "mean.safetensors"
+    write(path, observation)
+    found = read(path)[0]
+    assert found.knowledge.local_training == observation.knowledge.local_training
+    assert found.n_images == observation.n_images == 12

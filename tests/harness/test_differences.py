@@ -7,11 +7,6 @@ from harness.results import load
 
 MATRIX = """
 seeds: [0, 1]
-defaults:
-  data: {name: digits, size: 8}
-  model: {name: lenet, convs: 2}
-  federation: {clients: 4, rounds: 1, batch_size: 1}
-  targets: 2
 matrix:
   defense: [none, {name: gaussian, noise_budget: 0.1}]
   attack: [{name: idlg, iterations: 2}, random_guess]

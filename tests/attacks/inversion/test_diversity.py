@@ -54,7 +54,7 @@ def test_it_is_the_released_number(measure, kernel, sigma, b):
     assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(2, 12), st.sampled_from(["gaussian", "linear", "imq"]))
 def test_hsic_lies_between_nothing_and_the_half_less_one(seed, h, kernel):
     found = diversity(images(2 * h, seed=seed), torch.zeros(2 * h), DiversityConfig(kernel=kernel))

@@ -5,11 +5,10 @@ import pytest
 from attacks.inversion.cards_kedmi import KEDMI, KedmiConfig, KedmiGanConfig
 from attacks.inversion.cards_plgmi import PLGMI, PlgmiConfig, PlgmiGanConfig, ViewsConfig
 from attacks.inversion.gan_request import GAN
-from fl.cards import DataInfo, ModelTraits, Setting
 from fl.data import DATASETS
+from fl.models import MODELS
 from fl.specs import (
     FederationSpec,
-    KnowledgeSpec,
     NoConfig,
     ObserveSpec,
     Plugin,
@@ -17,8 +16,7 @@ from fl.specs import (
     ThreatModel,
     TrialSpec,
 )
-
-TEN = Task("multiclass", 10)
+from harness.testing.small_setting import inversion_setting, small_data
 
 
 def digits(**config):
@@ -29,7 +27,7 @@ def digits(**config):
 def request(card, config=None, **changes):
     fields = {
         "data": digits(),
-        "model": Plugin("lenet", 1, NoConfig()),
+        "model": Plugin("lenet", 1, MODELS.get("lenet").config()),
         "federation": FederationSpec(),
         "defense": Plugin("none", 1, NoConfig()),
         "noise_budget": 0.0,
@@ -74,38 +72,22 @@ def test_the_key_holds_how_the_gan_is_trained_and_not_how_it_is_used():
     assert request(PLGMI, PlgmiConfig(views=ViewsConfig(flip=False))).key != plain
 
 
-def setting(*, size=16, task=TEN, public=True, images=100):
-    info = DataInfo(task=task, channels=1, size=size, images={"public": images}, public=True, fingerprint="x")
-    traits = ModelTraits(
-        batch_norm=False,
-        head_bias=True,
-        non_negative_features=True,
-        convolution=True,
-        twice_differentiable=False,
-        min_size=8,
-        channels=None,
-        mflop_per_image=1.0,
-    )
-    threat = ThreatModel(position="participant", knowledge=KnowledgeSpec(public_data=public))
-    return Setting(info, traits, FederationSpec(), threat, "global_model")
-
-
 @pytest.mark.parametrize("card", [KEDMI, PLGMI])
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("setting", "words"),
     [
-        ({"task": Task("binary", 2)}, "task is binary"),
-        ({"public": False}, "knowledge.public_data"),
-        ({"images": 3}, "at least 16 public images"),
-        ({"size": 8}, "16 to 128 pixels"),
+        (inversion_setting(small_data(Task("binary", 2))), "task is binary"),
+        (inversion_setting(public_data=False), "knowledge.public_data"),
+        (inversion_setting(small_data(public=3)), "at least 16 public images"),
+        (inversion_setting(small_data(size=8)), "16 to 128 pixels"),
     ],
 )
-def test_what_cannot_work_is_said(card, changes, words):
-    assert card.compatible(card.config(), setting()) is None
-    assert words in card.compatible(card.config(), setting(**changes))
+def test_what_cannot_work_is_said(card, setting, words):
+    assert card.compatible(card.config(), inversion_setting()) is None
+    assert words in card.compatible(card.config(), setting)
 
 
 def test_the_released_generator_has_its_own_sizes():
     config = KedmiConfig(gan=KedmiGanConfig(architecture="gmi"))
-    assert KEDMI.compatible(config, setting(size=32)) is None
-    assert "16, 32 or 64" in KEDMI.compatible(config, setting(size=28))
+    assert KEDMI.compatible(config, inversion_setting(small_data(size=32))) is None
+    assert "16, 32 or 64" in KEDMI.compatible(config, inversion_setting(small_data(size=28)))

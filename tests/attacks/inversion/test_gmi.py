@@ -4,33 +4,24 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch.nn import functional as F
 
 import fl.data
 from attacks.base import TaskFailure
 from attacks.inversion.cards_gmi import GMI, GmiConfig
 from attacks.inversion.cards_random_prior import RANDOM_PRIOR, RandomPriorConfig
-from attacks.inversion.cards_vmi import VmiConfig
 from attacks.inversion.config import PRIOR, DiversityConfig
 from attacks.inversion.diversity import diversity
 from attacks.inversion.gmi import Gmi, step
 from attacks.inversion.random_prior import RandomPrior
-from fl.cards import DataInfo, Setting
+from fl.cards import DataInfo
 from fl.data import DATASETS
 from fl.generators import GeneratorConfig, stage
-from fl.generators.layout import FACES
 from fl.models import MODELS, architecture, initial_state, materialise
 from fl.seeds import Streams
 from fl.specs import (
-    FederationSpec,
-    KnowledgeSpec,
-    NoConfig,
-    ObserveSpec,
     Plugin,
     Task,
-    ThreatModel,
-    TrialSpec,
 )
 from fl.types import Artifact, RoundView
 from harness.testing import AttackConformance, SmallProblem
@@ -281,61 +272,6 @@ def test_a_failure_is_its_trials_alone(small_prior):
         assert torch.equal(answers[answer.task_id].images, answer.images)
 
 
-def test_a_critic_is_asked_for():
-    with pytest.raises(ValidationError, match=r"prior\.critic: true"):
-        GmiConfig(prior=GeneratorConfig(kind="wgan_gp"))
-    with pytest.raises(ValidationError, match=r"prior\.critic: true"):
-        GmiConfig(prior={"checkpoint": "x.safetensors"})
-    assert GmiConfig().prior == RandomPriorConfig().prior
-
-
-def setting(task=TEN, *, public=100, knowledge=True, size=16):
-    info = DataInfo(task, 1, size, {"public": public}, True, "x")
-    traits = MODELS.get("lenet").traits(MODELS.get("lenet").config(), info)
-    threat = ThreatModel(position="participant", knowledge=KnowledgeSpec(public_data=knowledge))
-    return Setting(info, traits, FederationSpec(), threat, "global_model")
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({}, None),
-        ({"task": Task("multilabel", 3)}, "multilabel"),
-        ({"task": Task("binary", 2)}, "binary"),
-        ({"knowledge": False}, "knowledge.public_data"),
-        ({"public": 3}, "at least 16 public images"),
-        ({"size": 8}, "16 to 128"),
-    ],
-)
-def test_where_it_applies(changes, words):
-    reason = GMI.compatible(GmiConfig(), setting(**changes))
-    assert (reason is None) if words is None else words in reason
-    if "task" in changes:
-        assert RANDOM_PRIOR.compatible(RandomPriorConfig(), setting(**changes)) is None
-
-
-def test_attack_and_floor_share_the_prior():
-    card = DATASETS.get("digits")
-    spec = TrialSpec(
-        data=Plugin(card.name, card.version, card.config(size=16)),
-        model=Plugin("lenet", 1, NoConfig()),
-        federation=FederationSpec(),
-        defense=Plugin("none", 1, NoConfig()),
-        noise_budget=0.0,
-        threat_model=ThreatModel(position="participant"),
-        attacker="static",
-        attack=Plugin("gmi", 1, GmiConfig()),
-        observe=ObserveSpec(kind="global_model"),
-        targets=2,
-        seed=0,
-    )
-    (gmi,) = GMI.stages(GmiConfig(), spec)
-    (floor,) = RANDOM_PRIOR.stages(RandomPriorConfig(), spec)
-    assert gmi.key == floor.key
-    assert gmi.name == PRIOR
-    assert gmi.round is None
-
-
 @pytest.mark.slow
 def test_the_model_is_surer_of_gmis_images_than_of_the_floors():
     """A convolutional net trained on real digits 0 to 4, a GAN of digits 5 to 9."""
@@ -376,16 +312,3 @@ def test_the_model_is_surer_of_gmis_images_than_of_the_floors():
     assert floor.mean() < 0.4
     assert found.mean() > 0.9
     assert (found > floor).float().mean() > 0.9
-
-
-@pytest.mark.parametrize("config", [GmiConfig, RandomPriorConfig, VmiConfig])
-def test_a_partly_given_prior_is_still_the_attacks_own(config):
-    """And so the three share one generator, whatever else is said of it."""
-    prior = config(prior={"width": 8}).prior
-    assert prior == GeneratorConfig(kind="wgan_gp", critic=True, width=8)
-    assert config(prior={"kind": "dcgan"}).prior == GeneratorConfig(kind="dcgan", critic=True)
-    assert config(prior={}).canonical == config().canonical
-
-
-def test_a_checkpoint_is_taken_as_it_is():
-    assert VmiConfig(prior={"checkpoint": FACES}).prior == GeneratorConfig(checkpoint=FACES)

@@ -14,7 +14,7 @@ from attacks.inversion.gan_training import Attacked
 from attacks.inversion.kedmi_critic import KedmiCritic, KedmiShape, MinibatchDiscrimination
 from attacks.inversion.kedmi_gan import KedmiTraining
 from attacks.inversion.kedmi_losses import discriminator_loss, feature_matching, realism, summed_entropy
-from fl.errors import DataUnavailableError, NotApplicableError
+from fl.errors import BenchError, DataUnavailableError, NotApplicableError
 from fl.generators.stage import load
 from fl.seeds import Streams
 from harness.testing import SmallProblem
@@ -188,7 +188,7 @@ class StoppedError(Exception):
 
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(monkeypatch):
-    monkeypatch.setattr("attacks.inversion.gan_training.KEEP_EVERY", 3)
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 3)
     whole, kept = made(), []
 
     def stop(artifact):
@@ -207,3 +207,17 @@ def test_it_needs_the_model_and_public_images():
         made(model=None)
     with pytest.raises(DataUnavailableError, match="public images"):
         made(public=None)
+
+
+def test_a_gan_that_diverges_ends_there_and_says_so(monkeypatch):
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 4)
+    kept = []
+    with pytest.raises(BenchError, match=r"of gan training, .*critic.*; give gan: a smaller lr than 1e\+20"):
+        made(TINY.model_copy(update={"lr": 1e20, "steps": 40}), keep=kept.append)
+    assert all(tensor.isfinite().all() for artifact in kept for tensor in artifact.tensors.values())
+
+
+def test_a_global_model_that_diverged_is_told_from_a_gan_that_did():
+    weights = {name: torch.full_like(tensor, torch.nan) for name, tensor in PROBLEM.sent.tensors.items()}
+    with pytest.raises(BenchError, match="its federation diverged"):
+        made(model=replace(PROBLEM.sent, tensors=weights))

@@ -68,9 +68,10 @@ def searched(label, sample, iterations, config=QUICK):
     module = PROBLEM.stage_context().build(PROBLEM.sent).eval()
     own = Streams(0).at(target=label)
     latent = torch.randn(6, generator=own.torch("first_latents", restart=sample)).requires_grad_()
-    stream, optimizer = own.torch("view_draws"), torch.optim.Adam([latent], lr=config.lr)
+    stream = own.torch("view_draws", restart=sample)
+    optimizer = torch.optim.Adam([latent], lr=config.lr)
     for _ in range(iterations):
-        draws = torch.rand(config.views_each, config.samples, DRAWS, generator=stream)[:, sample]
+        draws = torch.rand(config.views_each, DRAWS, generator=stream)
         image = generator(latent[None], torch.tensor([label]))
         seen = views(image.expand(config.views_each, -1, -1, -1), draws, config.views)
         logits = module(PROBLEM.image.normalise(seen))
@@ -87,6 +88,17 @@ def test_every_start_is_searched_for_itself():
     for label, answer in zip((0, 4), answers, strict=True):
         for sample in range(3):
             assert torch.allclose(answer.images[sample], searched(label, sample, 4), atol=1e-3)
+
+
+def test_a_start_depends_neither_on_other_labels_nor_on_other_starts():
+    """But for rounding, and Adam's epsilon in the means over all of them."""
+    several = solve()
+    alone, reversed_ = solve(targets=(4,)), solve(targets=(4, 0))
+    (fewer,) = solve(QUICK.model_copy(update={"samples": 2}), targets=(4,))
+    for other in (alone[0], reversed_[0]):
+        assert torch.allclose(several[1].images, other.images, atol=1e-3)
+    assert torch.allclose(several[1].images[:2], fewer.images, atol=1e-3)
+    assert not torch.allclose(several[1].images[0], several[1].images[1], atol=1e-2)
 
 
 def test_the_margin_falls():

@@ -15,7 +15,7 @@ from attacks.inversion.plgmi_gan import QUANTUM, PlgmiTraining, margin, surest
 from attacks.inversion.projection_critic import ProjectionCritic
 from attacks.inversion.spectral import SpectralConv, SpectralLinear, normalised
 from attacks.inversion.views import DRAWS, placement, resample, views
-from fl.errors import NotApplicableError
+from fl.errors import BenchError, NotApplicableError
 from fl.generators.stage import load
 from fl.seeds import Streams
 from harness.testing import SmallProblem
@@ -234,7 +234,7 @@ class StoppedError(Exception):
 
 
 def test_an_interrupted_gan_goes_on_to_the_same_weights(monkeypatch):
-    monkeypatch.setattr("attacks.inversion.gan_training.KEEP_EVERY", 2)
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 2)
     whole, kept = made(seen=ViewsConfig()), []
 
     def stop(artifact):
@@ -256,3 +256,17 @@ def test_views_matter_to_what_is_trained():
 def test_it_needs_the_attacked_model():
     with pytest.raises(NotApplicableError, match="global model of a round, got none"):
         made(model=None)
+
+
+def test_a_gan_that_diverges_ends_there_and_says_so(monkeypatch):
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 4)
+    kept = []
+    with pytest.raises(BenchError, match=r"of gan training, .*critic.*; give gan: a smaller lr than 1e\+20"):
+        made(TINY.model_copy(update={"lr": 1e20, "steps": 40}), keep=kept.append)
+    assert all(tensor.isfinite().all() for artifact in kept for tensor in artifact.tensors.values())
+
+
+def test_a_global_model_that_diverged_is_told_from_a_gan_that_did():
+    weights = {name: torch.full_like(tensor, torch.nan) for name, tensor in PROBLEM.sent.tensors.items()}
+    with pytest.raises(BenchError, match="its federation diverged"):
+        made(model=replace(PROBLEM.sent, tensors=weights))

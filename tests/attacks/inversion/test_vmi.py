@@ -5,12 +5,12 @@ from attacks.base import Reconstruction, TaskFailure
 from attacks.inversion import vmi
 from attacks.inversion.cards_vmi import VMI, VmiConfig, VmiDiversityConfig
 from attacks.inversion.diversity import diversity
-from fl.cards import DataInfo, Setting
 from fl.generators import GeneratorConfig, stage
 from fl.models import materialise
-from fl.specs import FederationSpec, Task, ThreatModel
+from fl.specs import Task
 from harness.testing import AttackConformance, SmallProblem
 from harness.testing.small_env import SmallEnv
+from harness.testing.small_setting import inversion_setting, small_data
 
 SIZES = {"width": 2, "latent": 8, "steps": 1, "batch_size": 2, "kind": "wgan_gp", "critic": True}
 PRIOR = GeneratorConfig(**SIZES)
@@ -232,10 +232,7 @@ def test_a_generator_with_one_style_is_refused(problem, made):
 
 
 def compatible(config, *, kind="multiclass", size=16):
-    info = DataInfo(Task(kind, 10), 1, size, {"public": 100}, True, "x")
-    threat = ThreatModel(position="participant")
-    setting = Setting(info, None, FederationSpec(), threat, "global_model")
-    return VMI.compatible(config, setting)
+    return VMI.compatible(config, inversion_setting(small_data(Task(kind, 10), size=size)))
 
 
 def test_the_plan_says_what_cannot_work():

@@ -19,18 +19,10 @@ from fl.generators.config import GeneratorConfig
 from fl.models import MODELS
 from fl.seeds import Streams
 from fl.specs import FederationSpec, NoConfig, Plugin, Task
-from fl.types import StageContext
+from fl.stage_context import StageContext
 from harness.testing.small_images import SmallPublicData
 
 SIZE = 16
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def smooth(n, channels, seed):

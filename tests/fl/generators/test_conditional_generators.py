@@ -12,7 +12,7 @@ from fl.generators.layout import FACES, Layout
 from fl.generators.training import Training
 from fl.seeds import Streams
 from fl.specs import Task, ThreatModel
-from fl.types import StageContext
+from fl.stage_context import StageContext
 
 SMALL = GeneratorConfig(width=4, latent=8, steps=6, batch_size=8, conditional=True)
 
@@ -140,7 +140,7 @@ def test_labels_of_sigmoid_tasks_will_do(labels):
 
 
 def test_an_interrupted_training_goes_on_with_the_same_labels(monkeypatch):
-    monkeypatch.setattr(stage, "KEEP_EVERY", 2)
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 2)
     kept = []
     whole = run(SMALL, Halves(), classes=2, keep=kept.append)
     rest = run(SMALL, Halves(), classes=2, kept=lambda: kept[0])

@@ -6,7 +6,7 @@ import torch
 
 import fl.data
 from fl.data import DATASETS, assets
-from fl.errors import DataUnavailableError
+from fl.errors import BenchError, DataUnavailableError
 from fl.generators import GeneratorConfig, files, generator_stage, generator_unfit, stage
 from fl.generators.architecture import Generator, initialise
 from fl.generators.layout import FACES, FACES_LAYOUT, Layout, checkpoint_layout
@@ -14,7 +14,7 @@ from fl.generators.quality import sliced_wasserstein
 from fl.generators.training import Training
 from fl.seeds import Streams
 from fl.specs import FederationSpec, NoConfig, ObserveSpec, Plugin, ThreatModel, TrialSpec
-from fl.types import StageContext
+from fl.stage_context import StageContext
 
 
 def digits(**config):
@@ -121,7 +121,7 @@ def test_training_is_a_function_of_the_seed_and_reports_its_progress():
 
 @pytest.mark.parametrize("kind", ["dcgan", "wgan_gp"])
 def test_an_interrupted_training_goes_on_to_the_same_bits(kind, monkeypatch):
-    monkeypatch.setattr(stage, "KEEP_EVERY", 3)
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 3)
     config = GeneratorConfig(**SMALL.model_dump() | {"kind": kind, "steps": 7})
     whole, kept = run(config), []
 
@@ -135,6 +135,37 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(kind, monkeypatch):
     rest = run(config, kept=lambda: kept[-1], progress=lambda share, words: shares.append(share))
     assert shares == [4 / 7, 5 / 7, 6 / 7, 1]
     assert all(torch.equal(tensor, rest.tensors[name]) for name, tensor in whole.tensors.items())
+
+
+@pytest.mark.parametrize("kind", ["dcgan", "wgan_gp"])
+def test_a_training_that_diverges_ends_there_and_says_so(kind, monkeypatch):
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 3)
+    config = GeneratorConfig(**SMALL.model_dump() | {"kind": kind, "steps": 60, "lr": 1e20})
+    shares, kept = [], []
+    with pytest.raises(BenchError, match=r"of (dcgan|wgan_gp) training, .*generator.*smaller lr than 1e\+20"):
+        run(config, progress=lambda share, words: shares.append(share), keep=kept.append)
+    assert len(shares) < 6
+    assert all(tensor.isfinite().all() for artifact in kept for tensor in artifact.tensors.values())
+
+
+def test_one_that_went_on_from_lost_weights_ends_too(monkeypatch):
+    """As kept by an earlier version, which did not look."""
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 3)
+    kept = []
+    run(keep=kept.append)
+    lost = kept[-1].tensors | {"average.synthesis.to_images.bias": torch.full((1,), torch.nan)}
+    with pytest.raises(BenchError, match="after 12 steps of dcgan training, got others in average:"):
+        run(kept=lambda: replace(kept[-1], tensors=lost))
+
+
+def test_weights_too_large_to_compute_with_make_no_artifact(tmp_path):
+    generator = Generator(Layout("upsampling", 1, 16, 8, 4))
+    initialise(generator, Streams(0).torch("generator_weights"))
+    for weight in generator.parameters():
+        weight.data *= 1e38
+    files.write(tmp_path / "large.safetensors", generator)
+    with pytest.raises(BenchError, match=r"expected finite images .* name another checkpoint"):
+        run(GeneratorConfig(checkpoint=str(tmp_path / "large.safetensors")))
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("dcgan", 100), ("wgan_gp", 50)])

@@ -19,7 +19,7 @@ from fl.generators.training import Training
 from fl.models import MODELS
 from fl.seeds import Streams
 from fl.specs import FederationSpec, Plugin, Task, ThreatModel
-from fl.types import StageContext
+from fl.stage_context import StageContext
 
 SMALL = GeneratorConfig(
     kind="wgan_gp", architecture="gmi", latent=12, width=4, steps=3, batch_size=8, average=0, critic=True

@@ -12,7 +12,7 @@ from fl.generators.biggan import ATTENTION, STEPS
 from fl.generators.layout import RELEASED, Layout
 from fl.seeds import Streams
 from fl.specs import Task, ThreatModel
-from fl.types import StageContext
+from fl.stage_context import StageContext
 
 LATENT, CLASSES, WIDTH = 6, 4, 8
 
@@ -118,7 +118,7 @@ def train(config, *, size=32, classes=0, **changes):
 @pytest.mark.parametrize("kind", ["dcgan", "wgan_gp"])
 @pytest.mark.parametrize("classes", [0, 2])
 def test_ggls_network_is_trained_too(kind, classes, monkeypatch):
-    monkeypatch.setattr(stage, "KEEP_EVERY", 2)
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 2)
     config = GeneratorConfig(
         kind=kind, architecture="ggl", width=2, latent=4, steps=4, batch_size=8, conditional=classes > 0
     )

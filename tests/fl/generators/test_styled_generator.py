@@ -10,7 +10,7 @@ from fl.generators.layout import Layout
 from fl.generators.training import Training
 from fl.seeds import Streams
 from fl.specs import Plugin
-from fl.types import StageContext
+from fl.stage_context import StageContext
 
 SMALL = GeneratorConfig(
     architecture="styled", kind="dcgan", width=4, latent=8, mapping_layers=2, steps=20, batch_size=16, lr=1e-3

@@ -14,27 +14,8 @@ from harness.analysis.leakage import leaks, worst
 from harness.analysis.measures import MEASURES
 from harness.results import load
 
-MODELS = """
-seeds: [0, 1, 2]
-defaults:
-  data: {name: digits, size: 16}
-  model: {name: lenet, convs: 2}
-  federation: {clients: 4, rounds: 6, batch_size: 4}
-  threat_model: {position: participant}
-  observe: {kind: global_model}
-  targets: 2
-matrix:
-  defense: [none, {name: gaussian, noise_budget: 0.1}]
-  attack: [gmi, random_prior]
-  observe.round: [1, 6]
-"""
 UPDATES = """
 seeds: [0, 1, 2]
-defaults:
-  data: {name: digits, size: 16}
-  model: {name: lenet, convs: 2}
-  federation: {clients: 4, rounds: 6, batch_size: 4}
-  targets: 2
 matrix:
   attack: [{name: idlg, iterations: 2}, random_guess]
   observe.round: [0, 3, 5]
@@ -65,12 +46,12 @@ def recovered(spec):
 
 
 @pytest.fixture
-def experiment(store_experiment):
+def experiment(store_experiment, inversions):
     """From a matrix and what becomes of each trial to labelled trials and the table of rounds."""
 
     numbers = itertools.count()
 
-    def store(matrix=MODELS, outcome=inverted):
+    def store(matrix=inversions, outcome=inverted):
         results = load(store_experiment(matrix, outcome, name=f"made{next(numbers)}"))
         return with_labels(results.trials), results.rounds
 
@@ -131,38 +112,38 @@ def test_the_last_round_is_compared_with_the_first_under_the_same_seed(traced):
     assert later(none.change["pairwise_distance"], MEASURES["pairwise_distance"]) == "not distinguishable"
 
 
-def test_only_seeds_that_have_both_rounds_tell_a_change(traced):
+def test_only_seeds_that_have_both_rounds_tell_a_change(traced, inversions):
     def unfinished(spec):
         gone = spec.seed == 0 and spec.observe.round == 1 and spec.attack.name == "gmi"
         return {"status": "failed", "error": "no"} if gone else inverted(spec)
 
-    none, _ = traced(MODELS, unfinished)
+    none, _ = traced(inversions, unfinished)
     assert none.rounds[0].trials == 2
     low, high = ttest_1samp([0.8 - 0.5, 0.9 - 0.4], 0.0).confidence_interval()
     assert high > 1  # more than two shares can differ by
     assert ends(none.change["attack_top1"]) == pytest.approx((0.4, low, 1.0))
 
 
-def test_utility_is_that_of_the_attacked_model(traced):
+def test_utility_is_that_of_the_attacked_model(traced, inversions):
     none, _ = traced()
     assert [at.utility.mean for at in none.rounds] == pytest.approx([0.11, 0.61])
-    unknown, _ = traced(MODELS, lambda spec: {**inverted(spec), "rounds": ()})
+    unknown, _ = traced(inversions, lambda spec: {**inverted(spec), "rounds": ()})
     assert [at.utility for at in unknown.rounds] == [None, None]
 
 
-def test_without_a_floor_or_a_second_seed_there_is_nothing_to_tell(traced):
-    alone, *_ = traced(MODELS.replace("[gmi, random_prior]", "[gmi]"))
+def test_without_a_floor_or_a_second_seed_there_is_nothing_to_tell(traced, inversions):
+    alone, *_ = traced(inversions.replace("[gmi, random_prior]", "[gmi]"))
     level = alone.rounds[0].levels["attack_top1"]
     assert level.value.mean == pytest.approx(0.4)
     assert math.isnan(level.floor.mean)
     assert against_floor(level.excess) == "no floor"
-    single, *_ = traced(MODELS.replace("[0, 1, 2]", "[1]"))
+    single, *_ = traced(inversions.replace("[0, 1, 2]", "[1]"))
     assert against_floor(single.rounds[0].levels["attack_top1"].excess) == "too few federations"
     assert later(single.change["attack_top1"], MEASURES["attack_top1"]) == "too few federations"
 
 
-def test_a_single_round_changes_nothing_and_one_of_updates_is_no_course(traced):
-    once, _ = traced(MODELS.replace("[1, 6]", "[6]"))
+def test_a_single_round_changes_nothing_and_one_of_updates_is_no_course(traced, inversions):
+    once, _ = traced(inversions.replace("[1, 6]", "[6]"))
     assert [at.round for at in once.rounds] == [6]
     assert once.change == {}
     assert traced(UPDATES.replace("[0, 3, 5]", "[3]"), recovered) == []
@@ -178,8 +159,8 @@ def test_updates_are_followed_by_their_own_measures(traced):
     assert other.told == "psnr_db"
 
 
-def test_circumstances_are_followed_apart(traced):
-    matrix = MODELS.replace("matrix:", "matrix:\n  federation.local_epochs: [1, 2]")
+def test_circumstances_are_followed_apart(traced, inversions):
+    matrix = inversions.replace("matrix:", "matrix:\n  federation.local_epochs: [1, 2]")
     matrix = matrix.replace("batch_size: 4", "batch_size: 4, algorithm: fedavg")
     found = traced(matrix)
     assert {(one.circumstances, one.defense) for one in found} == {
@@ -202,20 +183,20 @@ def test_the_summary_is_of_the_last_observed_round(experiment):
     assert leaks(labelled, metric="ssim")[0].metric == "attack_top1"
 
 
-def test_floors_of_other_rounds_and_defenses_do_not_count(experiment):
+def test_floors_of_other_rounds_and_defenses_do_not_count(experiment, inversions):
     def uneven(spec):
         better = spec.defense.name == "gaussian" or spec.observe.round == 1
         return {**inverted(spec), "attack_top1": 0.9 if better else 0.3}
 
-    labelled, _ = experiment(MODELS, uneven)
+    labelled, _ = experiment(inversions, uneven)
     found = {leak.defense: leak for leak in leaks(labelled)}
     assert found["none"].floor == pytest.approx(0.3)
     assert found["gaussian"].floor == pytest.approx(0.9)
     assert found["none"].finding == "no leakage shown"
 
 
-def test_of_several_floors_the_best_counts(experiment):
-    matrix = MODELS.replace(
+def test_of_several_floors_the_best_counts(experiment, inversions):
+    matrix = inversions.replace(
         "random_prior]", "{name: random_prior, samples: 3}, {name: random_prior, samples: 4}]"
     )
 
@@ -229,9 +210,9 @@ def test_of_several_floors_the_best_counts(experiment):
     assert leaks(labelled, metric="knn_distance")[0].floor == pytest.approx(8.0)
 
 
-def test_updates_and_models_of_one_federation_are_two_settings(experiment):
+def test_updates_and_models_of_one_federation_are_two_settings(experiment, inversions):
     apart = "{attack: {name: idlg, iterations: 2}, observe.kind: update, observe.round: 0}"
-    matrix = f"{MODELS}include: [{apart}]\n".replace("position: participant", "position: server")
+    matrix = f"{inversions}include: [{apart}]\n".replace("position: participant", "position: server")
 
     def either(spec):
         return recovered(spec) if spec.observe.kind == "update" else inverted(spec)

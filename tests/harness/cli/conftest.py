@@ -68,17 +68,3 @@ def write_matrix(tmp_path):
         return path
 
     return write
-
-
-@pytest.fixture
-def register():
-    """Add cards to registries for the time of a test."""
-    added = []
-
-    def add(registry, card):
-        registry.register(card)
-        added.append((registry, card.name))
-
-    yield add
-    for registry, name in added:
-        registry.unregister(name)

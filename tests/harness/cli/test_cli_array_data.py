@@ -6,9 +6,6 @@ import struct
 import numpy as np
 import pytest
 
-from harness.execute import score
-from harness.metrics.pairs import Unavailable
-
 MATRIX = """
 version: 1
 name: slash
@@ -23,8 +20,7 @@ matrix:
 
 
 @pytest.fixture(autouse=True)
-def _empty_cache_without_lpips(tmp_path, monkeypatch):
-    monkeypatch.setattr(score, "_perceptual", lambda: Unavailable("left out of these tests"))
+def _empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LEAKBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LEAKBENCH_DATA", raising=False)
 

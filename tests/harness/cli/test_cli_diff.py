@@ -8,20 +8,16 @@ import pytest
 
 from harness.store.experiment import Experiment, TrialRows
 
+MATRIX = """
+matrix:
+  attack: [{name: idlg, iterations: 2}, random_guess]
+"""
+
 
 @pytest.fixture
 def folders(store_experiment, tmp_path):
     """An experiment and a copy of it."""
-    matrix = """
-    defaults:
-      data: {name: digits, size: 8}
-      model: {name: lenet, convs: 2}
-      federation: {clients: 4, rounds: 1, batch_size: 1}
-      targets: 2
-    matrix:
-      attack: [{name: idlg, iterations: 2}, random_guess]
-    """
-    first = store_experiment(matrix, lambda spec: {"psnr_db": 20.0, "wall_s": 1.0})
+    first = store_experiment(MATRIX, lambda spec: {"psnr_db": 20.0, "wall_s": 1.0})
     shutil.copytree(first, tmp_path / "copy")
     return first, tmp_path / "copy"
 

@@ -5,11 +5,6 @@ from __future__ import annotations
 import pandas as pd
 
 MATRIX = """
-defaults:
-  data: {name: digits, size: 8}
-  model: {name: lenet, convs: 2}
-  federation: {clients: 4, rounds: 1, batch_size: 1}
-  targets: 2
 matrix:
   attack: [{name: idlg, iterations: 2}, random_guess]
 """

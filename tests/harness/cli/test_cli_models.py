@@ -4,21 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-MATRIX = """
-seeds: [0, 1, 2]
-defaults:
-  data: {name: digits, size: 16}
-  model: {name: lenet, convs: 2}
-  federation: {clients: 4, rounds: 6, batch_size: 4}
-  threat_model: {position: participant}
-  observe: {kind: global_model}
-  targets: 2
-matrix:
-  defense: [none, {name: gaussian, noise_budget: 0.1}]
-  attack: [{name: gmi, samples: 1}, random_prior]
-  observe.round: [1, 6]
-"""
-
 
 def outcome(spec):
     floor = spec.attack.name == "random_prior"
@@ -40,8 +25,8 @@ def outcome(spec):
 
 
 @pytest.fixture
-def folder(store_experiment):
-    return store_experiment(MATRIX, outcome)
+def folder(store_experiment, inversions):
+    return store_experiment(inversions, outcome)
 
 
 def test_show_tells_what_models_leak_and_how_that_changes(bench, folder):
@@ -107,8 +92,8 @@ def test_compare_and_report_take_the_measures_of_models(bench, folder, tmp_path)
         assert (unknown.code, "expected ssim in a complete trial" in unknown.err) == (2, True)
 
 
-def test_settings_of_which_one_lacks_a_measure_are_shown_together(bench, store_experiment):
-    matrix = f"{MATRIX}  data.size: [16, 32]\n"
+def test_settings_of_which_one_lacks_a_measure_are_shown_together(bench, store_experiment, inversions):
+    matrix = f"{inversions}  data.size: [16, 32]\n"
 
     def without_distances(spec):
         lacks = {"knn_distance": None} if spec.data.config.size == 16 else {}

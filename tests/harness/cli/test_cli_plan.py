@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from harness.plan.keys import trial_id_of
 
@@ -41,6 +42,26 @@ def test_counts_reasons_and_shared_stages(bench, write_matrix, tmp_path):
     text = bench("plan", path, "--results", tmp_path).out
     assert "27 trials" in text
     assert facts["not_applicable"][0]["reason"] in " ".join(text.split())
+
+
+def test_the_time_of_generators_and_evaluators_is_in_the_estimate(bench, write_matrix, tmp_path):
+    text = """
+    version: 1
+    name: inverted
+    defaults:
+      data: {name: digits, size: 16}
+      model: mcnn
+      federation: {algorithm: fedavg, lr: 0.1}
+      observe: {kind: global_model}
+      targets: 2
+    matrix: {attack: [gmi, kedmi]}
+    """
+    path = write_matrix(text)
+    estimate = bench("plan", path, "--results", tmp_path, "--json").json["estimate"]
+    assert estimate["unknown_stages"] == {}
+    assert estimate["stage_seconds"] > 60
+    told = " ".join(bench("plan", path, "--results", tmp_path).out.split())
+    assert re.search(r"About .* on one lane \(attacks .*, training .*, other stages .*min", told)
 
 
 def test_a_selection_is_what_is_planned(bench, write_matrix, tmp_path):

@@ -11,14 +11,6 @@ from attacks import ATTACKS
 from attacks.base import Attack, TaskFailure
 from fl.cards import AttackCard
 from fl.specs import NoConfig
-from harness.execute import score
-from harness.metrics.pairs import Unavailable
-
-
-@pytest.fixture(autouse=True)
-def _no_lpips(monkeypatch):
-    """LPIPS has tests of its own; here its weights would only be downloaded."""
-    monkeypatch.setattr(score, "_perceptual", lambda: Unavailable("left out of these tests"))
 
 
 class GivesUp(Attack[NoConfig]):
@@ -99,7 +91,7 @@ def test_run_plan_and_show_agree(bench, run, write_matrix, tmp_path):
     assert one["trial_id"] in text
     assert "psnr_db" in text
     assert "attack_top1" not in text
-    assert "lpips* is null: left out of these tests" in text or "lpips is null" in text
+    assert "lpips* is null: LPIPS is left out of these tests" in text
 
 
 def test_a_run_ends_with_a_summary_and_where_the_results_are(run, write_matrix, tmp_path):

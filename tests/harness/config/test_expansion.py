@@ -108,7 +108,7 @@ def load(document: Any) -> Any:
         return load_matrix(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     axes=axes,
     rules=st.lists(patterns, max_size=3),
@@ -133,7 +133,7 @@ def test_expansion_is_the_brute_force_product_less_what_is_excluded(
     assert found == [{**unsaid, **cell, "seed": seed} for seed in seeds for cell in left]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(axes=axes, data=st.data())
 def test_ids_do_not_depend_on_the_order_of_axes_values_keys_or_seeds(
     axes: dict[str, list[Any]], data: st.DataObject
@@ -152,7 +152,7 @@ def test_ids_do_not_depend_on_the_order_of_axes_values_keys_or_seeds(
     assert sorted(ids[0]) == sorted(ids[1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(axes=axes)
 def test_an_included_cell_has_the_id_of_the_same_cell_of_a_product(axes: dict[str, list[Any]]) -> None:
     cells = [dict(zip(axes, combo, strict=True)) for combo in itertools.product(*axes.values())]

@@ -18,14 +18,12 @@ from fl.cards import AttackCard, DataCard, DefenseCard, ManipulationCard
 from fl.manipulations import MANIPULATIONS
 from harness.cli.main import run as bench
 from harness.config.matrix import load_matrix
-from harness.execute import score
 from harness.execute.lane import Meter
 from harness.execute.materials import Materials
 from harness.execute.schedule import Limits
 from harness.execute.score import Scorer
 from harness.execute.session import RunRequest, inline, run_matrix
 from harness.execute.work import Trial
-from harness.metrics.pairs import Unavailable
 from harness.plan.planner import make_plan
 from harness.store.artifacts import ArtifactStore
 
@@ -43,12 +41,6 @@ defaults:
   federation: {clients: 4, rounds: 2, batch_size: 1}
   targets: 2
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_lpips(monkeypatch):
-    """LPIPS has tests of its own; here it would only be downloaded and take time."""
-    monkeypatch.setattr(score, "_perceptual", lambda: Unavailable("LPIPS is left out of these tests"))
 
 
 @pytest.fixture
@@ -128,20 +120,6 @@ class Listener:
 def listener():
     """One run's listener."""
     return Listener()
-
-
-@pytest.fixture
-def register():
-    """Add cards to registries for the time of a test."""
-    added = []
-
-    def add(registry, card):
-        registry.register(card)
-        added.append((registry, card.name))
-
-    yield add
-    for registry, name in added:
-        registry.unregister(name)
 
 
 @pytest.fixture

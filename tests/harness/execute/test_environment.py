@@ -201,7 +201,7 @@ def test_the_label_to_recover_is_known_to_a_model_inversion(workshop, trials_of)
 
     assert len({task.target_label for task in tasks}) == 3
     for task in tasks:
-        assert task.task_id == f"{trial.trial_id}/round1-label{task.target_label}"
+        assert task.task_id == f"{trial.trial_id}/label{task.target_label}"
         assert [view.update for view in task.observation.history] == [None, None]
 
 

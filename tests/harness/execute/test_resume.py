@@ -31,7 +31,7 @@ def test_a_finished_matrix_starts_no_executor(run, write_matrix, folder, listene
     run(SMALL)
 
     class Unstartable(InlineExecutor):
-        def start(self):
+        def start(self, specs=()):
             raise AssertionError("there is nothing to run")
 
     request = RunRequest(load_matrix(write_matrix(SMALL)), folder.parent, Unstartable)

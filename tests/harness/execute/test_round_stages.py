@@ -16,7 +16,7 @@ from harness.execute.federate import run_federation
 from harness.execute.rescore import rescore
 from harness.execute.schedule import Schedule
 from harness.execute.work import BundleItem, FederationItem, StageItem, Trial
-from harness.metrics import evaluator_training
+from harness.metrics import evaluator_costs
 from harness.plan.keys import federation_key
 from harness.plan.stage_requests import attack_stages, judge_stages
 from harness.store.artifacts import ArtifactStore
@@ -45,8 +45,8 @@ def portraits(plugin):
 @pytest.fixture
 def hasty_judge(monkeypatch):
     """An evaluator that trains for ten steps: how well it judges does not matter here."""
-    monkeypatch.setattr(evaluator_training, "LEAST_STEPS", 10)
-    monkeypatch.setattr(evaluator_training, "MOST_STEPS", 10)
+    monkeypatch.setattr(evaluator_costs, "LEAST_STEPS", 10)
+    monkeypatch.setattr(evaluator_costs, "MOST_STEPS", 10)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fl.generators import stage
 from harness.plan.stage_requests import stage_requests
 
 STUDY = """
@@ -25,7 +24,7 @@ class KilledError(Exception):
 
 
 def test_a_killed_training_goes_on_where_it_was_and_leaves_one_artifact(workshop, trials_of, monkeypatch):
-    monkeypatch.setattr(stage, "KEEP_EVERY", 2)
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 2)
     (trial,), here, elsewhere = trials_of(STUDY), workshop(), workshop("elsewhere")
     (request,) = stage_requests(trial.spec)
     shares = []

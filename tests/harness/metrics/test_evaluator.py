@@ -7,14 +7,15 @@ import torch
 
 import fl.data
 from fl.data.base import Part
-from fl.errors import DataUnavailableError
+from fl.errors import BenchError, DataUnavailableError
 from fl.seeds import Streams
 from fl.specs import Plugin
-from fl.types import StageContext
+from fl.stage_context import StageContext
 from harness.metrics import evaluator as module
 from harness.metrics.evaluator import load, train
+from harness.metrics.evaluator_costs import network_mflop, steps_for
 from harness.metrics.evaluator_network import FEATURES, EvaluatorNetwork
-from harness.metrics.evaluator_training import steps_for, warp
+from harness.metrics.evaluator_training import warp
 
 CPU = torch.device("cpu")
 
@@ -66,7 +67,7 @@ def test_digits_are_told_apart(artifact, evaluator, digits):
 def short(monkeypatch):
     """A training of six steps that keeps its state every two."""
     monkeypatch.setattr(module, "steps_for", lambda images: 6)
-    monkeypatch.setattr(module, "KEEP_EVERY", 2)
+    monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 2)
 
 
 def weights_of(parts, **changes):
@@ -91,6 +92,15 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(digits, short):
     assert [artifact.data["done"] for artifact in kept] == [2, 4]
     resumed, whole = weights_of(digits.part, kept=lambda: kept[-1]), weights_of(digits.part)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_one_that_diverges_ends_in_its_own_stage(digits, short):
+    def lost(name):
+        part = digits.part(name)
+        return Part(part.ids, part.labels, None, lambda indices: part.images(indices) * torch.nan)
+
+    with pytest.raises(BenchError, match=r"after 2 steps of evaluator training, .*evaluation images"):
+        train({"classes": 10}, {}, context(lost))
 
 
 def test_faces_of_many_people_are_a_task_like_any_other(short):
@@ -147,11 +157,12 @@ def test_features_enter_the_last_layer(evaluator, digits):
 @pytest.mark.parametrize(
     ("channels", "size", "classes"), [(1, 8, 2), (1, 28, 10), (3, 33, 7), (3, 64, 1000), (1, 5, 3)]
 )
-def test_networks_for_all_sizes(channels, size, classes):
+def test_networks_for_all_sizes(channels, size, classes, counted_mflop):
     network = EvaluatorNetwork(channels, size, classes).eval()
     images = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     assert network.features(images).shape == (2, FEATURES)
     assert network(images).shape == (2, classes)
+    assert network_mflop(channels, size, classes) == pytest.approx(counted_mflop(lambda: network(images)) / 2)
 
 
 def test_steps_grow_with_the_images_within_bounds():

@@ -5,12 +5,17 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 import fl.data
 from fl.cards import DataInfo
+from fl.seeds import Streams
 from fl.specs import Plugin, Task
 from harness.config.matrix import load_matrix
+from harness.metrics.evaluator_costs import steps_for
+from harness.metrics.evaluator_network import EvaluatorNetwork
 from harness.metrics.evaluator_stage import evaluator_stages, unjudged
+from harness.metrics.evaluator_training import Training
 from harness.plan.planner import make_plan
 
 MATRIX = """
@@ -53,6 +58,17 @@ def test_the_judge_alone_gets_it(spec):
         True,
         True,
     )
+
+
+def test_its_work_is_about_what_torch_counts(spec, counted_mflop):
+    (request,) = evaluator_stages(spec)
+    part = fl.data.load(spec.data).part("evaluation")
+    network, average = EvaluatorNetwork(1, 8, 10), EvaluatorNetwork(1, 8, 10)
+    training = Training(network, average, 300, Streams(0), torch.device("cpu"))
+    chosen = training.draw(len(part))
+    step = counted_mflop(lambda: training.step(part.images(chosen), part.labels[chosen]))
+    assert request.work.evaluations == steps_for(len(part))
+    assert request.work.mflop == pytest.approx(step * steps_for(len(part)), rel=0.2)
 
 
 @pytest.mark.parametrize("kind", ["update", "aggregate"])

@@ -10,7 +10,6 @@ from fl.data.base import Part
 from fl.errors import BenchError
 from fl.seeds import Streams
 from harness.metrics import METRICS
-from harness.metrics.catalog import reconstruction_columns, trial_columns
 from harness.metrics.evaluator import Evaluator
 from harness.metrics.evaluator_network import EvaluatorNetwork, initialise
 from harness.metrics.inversion_judge import (
@@ -21,6 +20,7 @@ from harness.metrics.inversion_judge import (
     score_inversion,
     score_unjudged,
 )
+from harness.testing.small_scores import assert_fits_the_tables
 
 CLASSES, SIDE = 7, 8
 STREAMS = Streams(5)
@@ -57,7 +57,7 @@ def reference(evaluator):
 
 
 def target(label, images, recovered=None):
-    return InvertedTarget(f"round3-label{label}", images, recovered, label=label)
+    return InvertedTarget(f"label{label}", images, recovered, label=label)
 
 
 def two(samples=4):
@@ -68,20 +68,9 @@ def evaluated(columns, prefix=""):
     return {card.name: columns[f"{prefix}{card.column}"] for card in METRICS if card.evaluated}
 
 
-def assert_well_formed(score):
-    kinds = {"float": float, "int": int, "str": str, "bool": bool}
-    for columns, rows in ((trial_columns, [score.columns]), (reconstruction_columns, score.reconstructions)):
-        for row in rows:
-            assert list(row) == [column.name for column in columns()]
-            for column in columns():
-                value = row[column.name]
-                assert value is None or type(value) is kinds[column.type], column.name
-                assert not isinstance(value, float) or math.isfinite(value)
-
-
 def test_every_measure_and_its_ceiling(reference):
     score = score_inversion(two(), reference(), streams=STREAMS)
-    assert_well_formed(score)
+    assert_fits_the_tables(score)
     columns = score.columns
     assert None not in evaluated(columns).values()
     assert None not in evaluated(columns, "ceiling_").values()
@@ -109,7 +98,7 @@ def test_rows_name_what_the_evaluator_takes_them_for(reference, evaluator):
     views = evaluator.see(images, labels)
     real = evaluator.see_part(PRIVATE, list(range(len(PRIVATE))))
     for position, row in enumerate(rows):
-        assert row["target_id"] == f"round3-label{labels[position]}"
+        assert row["target_id"] == f"label{labels[position]}"
         assert row["reconstruction_index"] == position % 4
         assert row["true_label"] == str(int(labels[position]))
         named = int(views.probabilities[position].argmax())
@@ -137,7 +126,7 @@ def test_the_ceiling_is_of_held_out_images_of_the_same_classes(reference):
     chosen = []
     for label in (1, 0):
         candidates = torch.arange(30)[TEST.labels == label].numpy()
-        stream = STREAMS.numpy("ceiling", target=f"round3-label{label}")
+        stream = STREAMS.numpy("ceiling", target=f"label{label}")
         chosen.append(target(label, TEST.images(stream.permutation(candidates)[:4].tolist())))
     real = score_inversion(chosen, reference(), streams=STREAMS).columns
     assert evaluated(columns, "ceiling_") == evaluated(real)
@@ -169,7 +158,7 @@ def test_images_that_are_not_finite_are_misses(reference):
     spoilt[1, 0, 3, 3] = math.nan
     spoilt[2] = math.inf
     score = score_inversion([target(1, spoilt), broken[1]], reference(), streams=STREAMS)
-    assert_well_formed(score)
+    assert_fits_the_tables(score)
     assert score.columns["n_missed"] == 2
     assert [row["finite"] for row in score.reconstructions] == [True, False, False] + [True] * 5
     for position in (1, 2):
@@ -206,7 +195,7 @@ def test_images_of_another_shape_are_refused(reference):
 
 def test_no_images_at_all(reference):
     score = score_inversion([target(0, torch.zeros(0, 1, SIDE, SIDE))], reference(), streams=STREAMS)
-    assert_well_formed(score)
+    assert_fits_the_tables(score)
     assert json.loads(score.columns["null_reasons"])["*"] == "the attack made no images"
     assert score.columns["n_reconstructions"] == 0
 
@@ -214,7 +203,7 @@ def test_no_images_at_all(reference):
 def test_what_cannot_be_judged_keeps_its_rows():
     images = torch.cat([draw(1, 1), torch.full((1, 1, SIDE, SIDE), math.nan)])
     score = score_unjudged([target(0, images, torch.tensor([0, 0]))], "a binary task", streams=STREAMS)
-    assert_well_formed(score)
+    assert_fits_the_tables(score)
     assert json.loads(score.columns["null_reasons"]) == {"*": "a binary task", "floor_*": NO_FLOOR}
     assert score.columns["n_missed"] == 1
     assert [row["finite"] for row in score.reconstructions] == [True, False]

@@ -139,7 +139,7 @@ def test_frechet_distance_of_full_rank(n, m, d):
     assert frechet_distance(one, other) == pytest.approx(textbook(one.numpy(), other.numpy()), rel=1e-8)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 8), st.integers(2, 40), st.integers(0, 10**6))
 def test_frechet_distance_of_few_vectors_by_eigenvalues(n, m, seed):
     one, other = draw(n, 10, seed=seed), draw(m, 10, seed=seed + 1) + 0.3

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from attacks import ATTACKS
-from fl.cards import AttackCard, StageRequest
+from fl.cards import AttackCard, StageRequest, Work
 from fl.errors import UsageError
-from fl.specs import Config, TrialSpec
+from fl.specs import JSON, Config, TrialSpec
 from harness.config.matrix import Matrix
 from harness.plan.estimate import CostKey
 from harness.plan.keys import federation_key, trial_id
 from harness.plan.planner import Plan, make_plan
+from harness.plan.stage_requests import stage_requests
 from harness.plan.stages import StageCount
 
 Load = Callable[[str], Matrix]
@@ -120,7 +122,8 @@ class PriorConfig(Config):
 
 def prior_attack(name: str) -> AttackCard[Any]:
     def stages(config: PriorConfig, spec: TrialSpec) -> list[StageRequest]:
-        gan = StageRequest("gan", "prior", "m:f", 1, {"generator": config.generator, "seed": spec.seed})
+        needs: dict[str, JSON] = {"generator": config.generator, "seed": spec.seed}
+        gan = StageRequest("gan", "prior", "m:f", 1, needs, work=Work(1e4, 10))
         return [gan, StageRequest("inverter", "inverter", "m:g", 1, {}, inputs=(gan.key,))]
 
     return AttackCard(
@@ -181,6 +184,68 @@ def test_the_estimate_counts_evaluations_and_prefers_past_rows(short: Load) -> N
     past = make_plan(matrix, {}, past_wall_s={CostKey("dlg", "lenet", "digits", 1): 12.5}).estimate
     assert (past.trial_seconds, past.measured, past.assumed) == (25.0, 2, 1)
     assert "median of past rows for 2 trials" in past.basis
+
+
+INVERSIONS = """\
+seeds: [0, 1]
+matrix:
+  data: [{name: digits, size: 16}]
+  model: [mcnn, {name: lenet, convs: 2}]
+  threat_model.position: [server]
+  federation: [{algorithm: fedavg, lr: 0.1, rounds: 2}]
+  observe: [{kind: global_model, round: 1}, {kind: global_model, round: 2}]
+  public: [null, {name: mnist5k, size: 16}]
+  defense: [none, {name: shadowdef, generator: {steps: 50}}]
+  attack: [random_prior, gmi, {name: gmi, iterations: 3}, kedmi, {name: kedmi, iterations: 3}, plgmi]
+"""
+
+
+def test_stages_are_those_that_trials_ask_for_one_by_one(short: Load) -> None:
+    plan = make_plan(short(INVERSIONS), {})
+    made: dict[str, set[str]] = {"federation": set()}
+    used: Counter[str] = Counter()
+    for trial in plan.todo:
+        requests = stage_requests(trial.spec)
+        for request in requests:
+            made.setdefault(request.kind, set()).add(request.key)
+        made["federation"].add(federation_key(trial.spec))
+        used.update({"federation", *(request.kind for request in requests)})
+    assert plan.stages == [StageCount(kind, len(made[kind]), used[kind]) for kind in made_in_order(made)]
+    assert {kind: len(keys) for kind, keys in made.items()} == {
+        "federation": 12,  # 2 models, 2 seeds: undefended, and with a generator of either public images
+        "evaluator": 1,
+        "gan": 64,  # 2 attacks with either public images, on 2 rounds of 8 federations each
+        "prior": 8,  # that of gmi and random_prior, and the defense's, of either public images
+    }
+
+
+def made_in_order(made: dict[str, set[str]]) -> list[str]:
+    return ["federation", *sorted(set(made) - {"federation"})]
+
+
+def test_the_estimate_counts_each_stage_once(short: Load) -> None:
+    matrix = short(INVERSIONS)
+    plan = make_plan(matrix, {})
+    made = {r.key: r for trial in plan.todo for r in stage_requests(trial.spec)}
+    seconds = {key: r.work.mflop / 4e4 + r.work.evaluations * 2e-3 for key, r in made.items() if r.work}
+    gans = [seconds[key] for key, request in made.items() if request.kind == "gan"]
+    assert plan.estimate.stage_seconds == pytest.approx(sum(seconds.values()))
+    assert plan.estimate.trained_stage_seconds == pytest.approx(sum(gans))
+    assert plan.estimate.unknown_stages == {}
+    assert plan.estimate.basis == "5 GFLOP/s assumed (40 in other stages)"
+    assert plan.estimate.seconds > plan.estimate.stage_seconds > 0
+    one = make_plan(matrix, {}, only=["attack=random_prior"], seeds=[0]).estimate
+    more = make_plan(matrix, {}, only=["attack=random_prior", "attack=gmi"], seeds=[0]).estimate
+    assert more.stage_seconds == pytest.approx(one.stage_seconds)  # of the same prior
+
+
+def test_stages_that_nobody_can_tell_the_time_of_are_named(
+    short: Load, register: Callable[[Any], None]
+) -> None:
+    register(prior_attack("gan_one"))
+    estimate = make_plan(short("seeds: [0, 1]\nmatrix: {attack: [gan_one]}\n"), {}).estimate
+    assert estimate.unknown_stages == {"inverter": 2}
+    assert estimate.stage_seconds == pytest.approx(2 * (1e4 / 4e4 + 10 * 2e-3))
 
 
 def test_names_tell_trials_apart_and_say_only_what_differs(short: Load) -> None:

@@ -18,20 +18,6 @@ from harness.report.figures import Curve, Panel, panels
 from harness.report.page import render
 from harness.results import load
 
-MATRIX = """
-seeds: [0, 1, 2, 3, 4, 5]
-defaults:
-  data: {name: digits, size: 16}
-  model: {name: lenet, convs: 2}
-  federation: {clients: 4, rounds: 6, batch_size: 4}
-  threat_model: {position: participant}
-  observe: {kind: global_model}
-  targets: 2
-matrix:
-  defense: [none, {name: gaussian, noise_budget: 0.1}]
-  attack: [gmi, random_prior]
-  observe.round: [1, 6]
-"""
 VOID = {"meta", "img", "br", "link", "input", "hr", "col"}
 
 
@@ -88,13 +74,19 @@ def known():
     return {}
 
 
+@pytest.fixture(scope="module")
+def six_seeds(inversions):
+    """The text of the usual matrix."""
+    return inversions.replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5]")
+
+
 @pytest.fixture
-def page(store_experiment, known):
+def page(store_experiment, known, six_seeds):
     """From what becomes of each trial to the report's page."""
     numbers = itertools.count()
 
-    def make(made=outcome, matrix=MATRIX, form="html"):
-        usual = made is outcome and matrix is MATRIX
+    def make(made=outcome, matrix=six_seeds, form="html"):
+        usual = made is outcome and matrix is six_seeds
         if usual and form in known:
             return known[form]
         folder = store_experiment(matrix, made, name=f"made{next(numbers)}")
@@ -178,17 +170,17 @@ def test_every_measure_is_drawn_over_rounds_with_floor_and_ceiling(page):
         assert {"1", "6"} <= set(texts)
 
 
-def test_a_single_round_is_a_table_without_pictures_of_rounds(page):
-    found = page(matrix=MATRIX.replace("[1, 6]", "[6]"))
+def test_a_single_round_is_a_table_without_pictures_of_rounds(page, six_seeds):
+    found = page(matrix=six_seeds.replace("[1, 6]", "[6]"))
     tables = Tables(found)
     assert len(tables.found["Leakage by round in digits, lenet"]) == 3
     assert "over rounds by defense and attack" not in found
     assert "Change over rounds in digits, lenet" not in tables.found
 
 
-def test_long_tables_are_folded_and_keep_every_round(page):
+def test_long_tables_are_folded_and_keep_every_round(page, six_seeds):
     rounds = list(range(1, 41))
-    matrix = MATRIX.replace("[1, 6]", str(rounds)).replace("rounds: 6", "rounds: 40")
+    matrix = six_seeds.replace("[1, 6]", str(rounds)).replace("rounds: 6", "rounds: 40")
     matrix = matrix.replace("[0, 1, 2, 3, 4, 5]", "[0, 1]")
     found = page(lambda spec: outcome(spec, reconstructions=(), attack_top1=0.2), matrix)
     assert len(Tables(found).found["Leakage by round in digits, lenet"]) == 1 + 2 * 40
@@ -216,9 +208,9 @@ def test_the_words_of_model_inversion_are_explained(page):
     assert "the labels" not in text.partition("How to read this page")[0]
 
 
-def test_who_attacks_holds_classes_of_its_own(page):
+def test_who_attacks_holds_classes_of_its_own(page, six_seeds):
     attacker = "batch_size: 4, attacker: {clients: 1, labels: [6, 5], others: [0, 1]}}"
-    text = Tables(page(matrix=MATRIX.replace("batch_size: 4}", attacker))).text
+    text = Tables(page(matrix=six_seeds.replace("batch_size: 4}", attacker))).text
     assert (
         "One of the clients attacks and holds the classes 5 and 6; the others hold the classes 0 and 1."
         in text
@@ -319,8 +311,8 @@ def test_markdown_has_the_same_tables(page):
     assert "\n\n\n\n" not in found
 
 
-def test_updates_of_several_rounds_are_followed_too(page):
-    matrix = MATRIX.replace("observe: {kind: global_model}", "observe: {kind: update}")
+def test_updates_of_several_rounds_are_followed_too(page, six_seeds):
+    matrix = six_seeds.replace("observe: {kind: global_model}", "observe: {kind: update}")
     matrix = matrix.replace("position: participant", "position: server")
     matrix = matrix.replace("gmi, random_prior", "{name: idlg, iterations: 2}, random_guess").replace(
         "[1, 6]", "[1, 5]"

@@ -16,11 +16,6 @@ from harness.results import load
 
 MATRIX = """
 seeds: [0, 1, 2]
-defaults:
-  data: {name: digits, size: 8}
-  model: {name: lenet, convs: 2}
-  federation: {clients: 4, rounds: 6, batch_size: 1}
-  targets: 2
 matrix:
   defense: [none, {name: gaussian, noise_budget: [0.001, 0.1]}]
   attack: [{name: idlg, iterations: 2}, random_guess]
@@ -311,7 +306,7 @@ def test_recorded_observations_have_no_truth_and_say_so(page):
 
 
 def test_data_that_say_nothing_of_utility_are_not_ranked(page):
-    matrix = MATRIX.replace("{name: digits, size: 8}", "{name: photographs, size: 16}")
+    matrix = MATRIX.replace("matrix:", "matrix:\n  data: [{name: photographs, size: 16}]")
     text = Tree(page(matrix=matrix)).text
     assert "Defenses are not ranked by utility on this data set" in text
     assert "The trade-off" not in text

@@ -201,7 +201,7 @@ def test_a_driver_may_die_at_any_step(kind, change, stored, tmp_path, rows_of):
     assert fatal > 6  # the loop ended because the change was made, and it had steps to die at
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(
     change=st.sampled_from(list(CHANGES.values())),
     kind=st.sampled_from(["local", "object"]),

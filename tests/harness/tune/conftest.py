@@ -48,12 +48,6 @@ parallel: 2
 """
 
 
-@pytest.fixture(autouse=True)
-def _no_lpips(monkeypatch):
-    """LPIPS has tests of its own; here it would only take time."""
-    monkeypatch.setattr(score, "_perceptual", lambda: Unavailable("LPIPS is left out of these tests"))
-
-
 @pytest.fixture
 def write_study(tmp_path):
     """From the text of a tune file to the file; without `defaults:` of its own it gets small ones."""
@@ -162,18 +156,13 @@ def journal():
 
 
 @pytest.fixture
-def plugin(monkeypatch):
+def plugin(register, monkeypatch):
     """Import a module of `plugins/` and register its card for the time of a test."""
     monkeypatch.syspath_prepend(str(PLUGINS))
-    added = []
 
     def add(name):
         module = importlib.import_module(name)
-        registry = {AttackCard: ATTACKS, DefenseCard: DEFENSES}[type(module.CARD)]
-        registry.register(module.CARD)
-        added.append((registry, module.CARD.name))
+        register({AttackCard: ATTACKS, DefenseCard: DEFENSES}[type(module.CARD)], module.CARD)
         return module
 
-    yield add
-    for registry, name in added:
-        registry.unregister(name)
+    return add

@@ -52,11 +52,11 @@ def start(private_ray, store):
 
     started = []
 
-    def make(lane_class="ray_test_lanes:ArithmeticLane", device="auto"):
+    def make(lane_class="ray_test_lanes:ArithmeticLane", device="auto", specs=()):
         settings = LaneSettings(str(store), str(store.parent / "private"), device)
         executor = RayExecutor(settings, lane_class=lane_class)
         started.append(executor)
-        executor.start()
+        executor.start(specs)
         return executor
 
     yield make

@@ -8,7 +8,7 @@ import signal
 from ray_real_lanes import LaneWithoutLpips
 
 from harness.execute.work import StageItem
-from harness.metrics import evaluator_training
+from harness.metrics import evaluator_costs
 
 FAULT = "dies-once"
 STEPS = 10
@@ -18,7 +18,7 @@ class HastyLane(LaneWithoutLpips):
     """How well its evaluators judge does not matter."""
 
     def __init__(self, settings, name, *, gpu):
-        evaluator_training.LEAST_STEPS = evaluator_training.MOST_STEPS = STEPS
+        evaluator_costs.LEAST_STEPS = evaluator_costs.MOST_STEPS = STEPS
         super().__init__(settings, name, gpu=gpu)
 
 

@@ -10,7 +10,7 @@ from ray_inversion_lanes import FAULT, STEPS
 
 from harness.config.matrix import load_matrix
 from harness.execute.session import RunRequest, inline, run_matrix
-from harness.metrics import evaluator_training
+from harness.metrics import evaluator_costs
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -79,7 +79,7 @@ def test_lanes_share_stages_of_rounds_and_of_the_judge(tables, private_ray, monk
     found = tables("ray", mortal)
     assert not faults[0].exists()
     for limit in ("LEAST_STEPS", "MOST_STEPS"):
-        monkeypatch.setattr(evaluator_training, limit, STEPS)
+        monkeypatch.setattr(evaluator_costs, limit, STEPS)
     expected = tables("inline", inline)
     assert expected["trials"]["attack_top1"].notna().all()
     for table, rows in expected.items():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 
 import pytest
 
@@ -58,3 +59,31 @@ def test_a_store_that_can_be_read_but_not_written_is_refused(marks, tmp_path, mo
     monkeypatch.setattr(LocalStorage, "write", full)
     with pytest.raises(StoreError, match="no space"):
         Preflight(environment(), written).check()
+
+
+@pytest.mark.ray
+def test_a_node_without_a_data_set_gets_no_work_and_is_told_what_to_do(start, store, tmp_path, monkeypatch):
+    """Its processes keep the home folder that Ray was started with; the driver gets another one."""
+    from PIL import Image
+    from ray_test_items import log, run, spec, stage
+
+    from fl.data import DATASETS
+    from fl.specs import Plugin
+
+    def trial(root):
+        card = DATASETS.get("folder")
+        data = Plugin("folder", card.version, card.config(root=root, size=8, channels="gray"))
+        return replace(spec(), data=data, model=None)
+
+    home, name = tmp_path / "home", "images-of-the-driver"
+    for number in range(20):
+        file = home / name / f"class{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * number).save(file)
+    run(start(specs=[trial(str(home / name))]), [stage("square", value=2)])
+
+    monkeypatch.setenv("HOME", str(home))
+    missing = rf"^node \S+: data set folder: \S+/{name}: expected a folder of images, got none; set root:"
+    with pytest.raises(UsageError, match=missing):
+        start(specs=[trial(f"~/{name}")])
+    assert len(log(store)) == 1

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from itertools import product
-from pathlib import Path
 
 import pytest
 
-from harness.config.matrix import load_matrix
-from harness.execute.session import RunRequest, inline, run_matrix
-from harness.plan.planner import make_plan
-
-ROOT = Path(__file__).parents[1]
-SEEDS = ROOT / "configs" / "seeds"
 SMALLER = (
     (r"seeds: \[0, 1, 2, 3, 4\]", "seeds: [0, 1]"),
     (r"name: mnist5k, size: (16|32)", "name: digits, size: 16"),
@@ -30,18 +22,13 @@ SMALLER = (
 )
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "studies" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def smaller(text):
+    for pattern, less in SMALLER:
+        text = re.sub(pattern, less, text)
+    return text
 
 
-def plan(name):
-    return [trial.spec for trial in make_plan(load_matrix(SEEDS / f"{name}.yaml"), {}).trials]
-
-
-def test_the_small_study_has_every_cell():
+def test_the_small_study_has_every_cell(plan):
     specs = plan("fedinverse_small")
     cells = [(s.attack.name, s.defense.name, s.observe.round, s.seed) for s in specs]
     attacks = ("random_prior", "gmi", "kedmi", "vmi", "plgmi")
@@ -50,7 +37,7 @@ def test_the_small_study_has_every_cell():
     assert {s.targets for s in specs} == {5}
 
 
-def test_the_other_studies_attack_its_undefended_federations():
+def test_the_other_studies_attack_its_undefended_federations(plan):
     small = {s.federation.canonical for s in plan("fedinverse_small")}
     diversity = plan("fedinverse_diversity")
     assert {s.federation.canonical for s in diversity} == small
@@ -63,38 +50,14 @@ def test_the_other_studies_attack_its_undefended_federations():
     assert {s.federation.attacker.others for s in larger} == {(0, 1, 2, 3, 4)}
 
 
-class Silent:
-    """Hears nothing of a run (`harness.execute.events.RunListener`)."""
-
-    def __getattr__(self, name):
-        return lambda *args, **kwargs: None
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """Run a shipped matrix in small."""
-    folder = tmp_path_factory.mktemp("studies")
-
-    def run(name):
-        text = (SEEDS / f"{name}.yaml").read_text()
-        for pattern, less in SMALLER:
-            text = re.sub(pattern, less, text)
-        path = folder / f"{name}.yaml"
-        path.write_text(text)
-        assert run_matrix(RunRequest(load_matrix(path), folder / "results", inline), Silent()).exit_code == 0
-        return folder / "results" / name
-
-    return run
-
-
 def rows_of(page):
     return re.findall(r"^\|.*\|$", page, re.MULTILINE)
 
 
 @pytest.mark.slow
-def test_the_page_of_the_study_is_filled_from_runs(ran):
+def test_the_page_of_the_study_is_filled_from_runs(ran, script):
     study = script("fedinverse_small")
-    small, larger = study.Study(ran("fedinverse_small")), study.Study(ran("fedinverse_mnist5k"))
+    small, larger = (study.Study(ran(name, smaller)) for name in ("fedinverse_small", "fedinverse_mnist5k"))
     page = study.page(small, larger)
 
     assert "{" not in page
@@ -108,9 +71,9 @@ def test_the_page_of_the_study_is_filled_from_runs(ran):
 
 
 @pytest.mark.slow
-def test_the_page_on_diversity_is_filled_from_a_run(ran):
+def test_the_page_on_diversity_is_filled_from_a_run(ran, script):
     study = script("fedinverse_diversity")
-    trials = study.read(ran("fedinverse_diversity"))
+    trials = study.read(ran("fedinverse_diversity", smaller))
     page = study.page(trials)
 
     assert "{" not in page
