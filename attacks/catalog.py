@@ -22,7 +22,7 @@ from fl.cards import AttackCard, Reference, Resources, Setting
 from fl.errors import DataUnavailableError
 from fl.specs import Config, NoConfig, added_later
 
-ENGINE_VERSION = 5
+ENGINE_VERSION = 6
 """Bumped when results of gradient matching change; part of every trial id."""
 
 LBFGS_EVALUATIONS = 20

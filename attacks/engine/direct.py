@@ -1,10 +1,4 @@
-"""Convolutions as they are, with the weight gradient formed, or not.
-
-Where a layer has few positions P, its gradient, a product of P columns of outputs' gradients with P of
-windows, need not be formed: its norm, and its action on images, take only `P x P` inner products of each,
-and its product with the observed gradient g* is that of the outputs' gradient with g*'s convolution (the
-ghost norm of Goodfellow 2015, arXiv 1510.01799, and for convolutions Bu et al. 2022, arXiv 2205.10683).
-"""
+"""Convolutions as they are, with the weight gradient formed, or not (`attacks.engine.grams`)."""
 
 from __future__ import annotations
 
@@ -13,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attacks.engine.constant import Constant
-from attacks.engine.convolution import Pair
 from attacks.engine.filters import Filter, Window, last, plus
+from attacks.engine.grams import pixel_products, window_products
 
 
 class DirectFilter(Filter):
@@ -78,9 +72,9 @@ class GhostFilter(DirectFilter):
     def products(self) -> tuple[Tensor, Tensor]:
         """Return <g, g*> and <g, g>."""
         window = self._window
-        self._padded = F.pad(self._x.permute(0, 2, 3, 1), _twice(window.padding)).flatten(0, 2)
+        self._pixels = self._x.permute(0, 2, 3, 1).flatten(0, 2)
         self._positions = self._d.permute(0, 2, 3, 1).flatten(0, 2)
-        self._windows = _window_products(self._padded @ self._padded.t(), window)
+        self._windows = window_products((self._pixels @ self._pixels.t()).unsqueeze(0), window)[0]
         self._d_products = self._positions @ self._positions.t()
         self._beside = self._target.forward(self._x)
         return (self._d * self._beside).sum(), (self._windows * self._d_products).sum()
@@ -111,17 +105,10 @@ class GhostFilter(DirectFilter):
         if self._along is None:
             return moved
         window, (observed, gradient) = self._window, self._along
-        along = _pixel_products(self._d_products, window) @ self._padded
-        (top, left), n = window.padding, window.images
-        along = along.view(n, window.height + 2 * top, window.width + 2 * left, -1)
-        inside = along[:, top : top + window.height, left : left + window.width].permute(0, 3, 1, 2)
+        along = pixel_products(self._d_products.unsqueeze(0), window)[0] @ self._pixels
+        along = along.view(window.images, window.height, window.width, -1).permute(0, 3, 1, 2)
         moved = torch.add(moved, self._target.backward(self._d), alpha=observed)
-        return torch.add(moved, inside, alpha=gradient)
-
-
-def _twice(padding: Pair) -> tuple[int, ...]:
-    """Return padding of `n x H x W x C` for `torch.nn.functional.pad`."""
-    return (0, 0, padding[1], padding[1], padding[0], padding[0])
+        return torch.add(moved, along, alpha=gradient)
 
 
 def _derivatives(
@@ -146,34 +133,3 @@ def _derivatives(
 def _channels_inside(weight: Tensor) -> Tensor:
     """Return `O x C x rows x columns` as `O x rows x columns x C`."""
     return weight.permute(0, 2, 3, 1).contiguous()
-
-
-def _grid(window: Window) -> Pair:
-    return window.height + 2 * window.padding[0], window.width + 2 * window.padding[1]
-
-
-def _window_products(pixels: Tensor, window: Window) -> Tensor:
-    """From inner products of padded pixels to those of windows, `P x P`: sums along diagonals."""
-    n, (height, width), (rows, columns) = window.images, _grid(window), window.size
-    (down, across), (kernel_rows, kernel_columns) = window.stride, window.kernel
-    a, b, c, d, e, f = pixels.view(n, height, width, n, height, width).stride()
-    steps = pixels.as_strided(
-        (kernel_rows, kernel_columns, n, rows, columns, n, rows, columns),
-        (b + e, c + f, a, down * b, across * c, d, down * e, across * f),
-    )
-    positions = n * rows * columns
-    return steps.sum((0, 1)).view(positions, positions)
-
-
-def _pixel_products(positions: Tensor, window: Window) -> Tensor:
-    """Do the transpose of `_window_products`."""
-    n, (height, width), (rows, columns) = window.images, _grid(window), window.size
-    (down, across), (kernel_rows, kernel_columns) = window.stride, window.kernel
-    spread = positions.view(n, rows, columns, n, rows, columns)
-    pixels = positions.new_zeros(n, height, width, n, height, width)
-    for i in range(kernel_rows):
-        vertical = slice(i, i + (rows - 1) * down + 1, down)
-        for j in range(kernel_columns):
-            horizontal = slice(j, j + (columns - 1) * across + 1, across)
-            pixels[:, vertical, horizontal, :, vertical, horizontal] += spread
-    return pixels.view(n * height * width, n * height * width)

@@ -15,6 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from attacks.engine.difference import Difference
 from attacks.engine.graphs import UnsupportedModelError
 from attacks.engine.losses import lane_losses
+from attacks.engine.products import Products
 from attacks.engine.program import Program
 from attacks.engine.tangent import TangentPasses
 from fl.batch_norm import Moments
@@ -77,6 +78,15 @@ class Layers:
         """Return lanes' gradients."""
         losses = lane_losses(task, self._program(inputs), labels)
         return self._program.gradients(losses.sum(), names)
+
+    def aim(self, lane: int, observed: Tensors) -> None:
+        """Give a lane the observed gradient that `products` are with."""
+        self._program.aim(lane, observed)
+
+    def products(self, inputs: Tensor, labels: Tensor, task: Task, names: Sequence[str]) -> Products:
+        """Return the inner products of lanes' gradients in the named parameters."""
+        losses = lane_losses(task, self._program(inputs), labels)
+        return self._program.products(losses.sum(), names)
 
 
 class Vectorised:

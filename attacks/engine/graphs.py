@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
 
 class UnsupportedModelError(Exception):
@@ -30,3 +32,10 @@ def check_convolution(name: str, conv: nn.Conv2d) -> None:
     plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
     if not plain or isinstance(conv.padding, str):
         raise UnsupportedModelError(f"{name!r} is grouped, dilated or padded by other than zeros")
+
+
+def is_relu(node: fx.Node, module: fx.GraphModule) -> bool:
+    """Whether an operation is max(x, 0)."""
+    if node.op == "call_module":
+        return isinstance(module.get_submodule(str(node.target)), nn.ReLU)
+    return node.target in (F.relu, torch.relu, "relu")

@@ -9,14 +9,14 @@ dL/dW = (a / s) dL/dW', dL/da = (<dL/dW', W> + (b - m) dL/db') / s and dL/dc = d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attacks.engine.convolution import Kernels, convolve, plain_convolve
-from attacks.engine.rowwise import weight_rows
+from attacks.engine.products import Product, product
 from attacks.engine.sums import add_bias, channel_sums
 from fl.batch_norm import Moments
 from fl.types import Tensors
@@ -33,6 +33,7 @@ class LaneLayer(nn.Module, ABC):
 
     Attributes:
         lanes: B.
+        names: Its parameters, by the model's names.
         leaves: The tensors to differentiate in, by a name of the layer's own.
         once: Whether they are differentiated in once, in one go with the images, and without a graph.
         watched: Whether it keeps what it can tell of its inputs.
@@ -41,10 +42,17 @@ class LaneLayer(nn.Module, ABC):
     once = False
     watched = False
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, names: Sequence[str]) -> None:
         super().__init__()
         self.lanes = lanes
+        self.names = tuple(names)
         self.leaves: dict[str, Tensor] = {}
+        self._aims: dict[str, Tensor] = {}
+
+    @property
+    def sources(self) -> dict[str, Tensor]:
+        """What to differentiate in for `products`, after a forward pass."""
+        return self.leaves
 
     @abstractmethod
     def load(self, lane: int, tensors: Tensors) -> None:
@@ -53,6 +61,23 @@ class LaneLayer(nn.Module, ABC):
     @abstractmethod
     def gradients(self, leaves: Tensors) -> Tensors:
         """Turn gradients of `leaves` into those of the parameters, by the model's names, each with B rows."""
+
+    def aim(self, lane: int, observed: Tensors) -> None:
+        """Take what a lane's `products` are with, an observed gradient by the model's names."""
+        for name in self.names:
+            if name in observed:
+                if name not in self._aims:
+                    self._aims[name] = rows_like(observed[name], self.lanes)
+                self._aims[name][lane] = observed[name]
+
+    def products(self, leaves: Tensors) -> dict[str, Product]:
+        """Return inner products of what `gradients` returns, for the parameters that are aimed at.
+
+        Args:
+            leaves: Gradients of `sources`.
+        """
+        found = self.gradients(leaves)
+        return {name: product(found[name], aim) for name, aim in self._aims.items()}
 
     @abstractmethod
     def by_candidate(self, inputs: Tensor, slopes: Tensor) -> Tensors:
@@ -80,7 +105,7 @@ class LaneLinear(LaneLayer):
     """
 
     def __init__(self, name: str, linear: nn.Linear, lanes: int) -> None:
-        super().__init__(lanes)
+        super().__init__(lanes, parameter_names(name, linear))
         self._name = name
         self._outputs, self._features = linear.weight.shape
         padded = [side + -side % CACHE_LINE for side in linear.weight.shape]
@@ -119,87 +144,6 @@ class LaneLinear(LaneLayer):
         return add_bias(outputs, self.leaves["bias"], once=self.once) if "bias" in self.leaves else outputs
 
 
-class LaneConv2d(LaneLayer):
-    """A convolution and, where there is one, the batch norm in eval mode behind it."""
-
-    def __init__(
-        self,
-        name: str,
-        conv: nn.Conv2d,
-        lanes: int,
-        *,
-        norm: tuple[str, _BatchNorm] | None,
-        stem: bool,
-    ) -> None:
-        super().__init__(lanes)
-        assert not isinstance(conv.padding, str)
-        self._name, self._norm = name, norm
-        self._has_bias = conv.bias is not None
-        like = conv.weight.detach()
-        weight = like.new_zeros(lanes * conv.out_channels, *like.shape[1:])
-        weight = weight.contiguous(memory_format=torch.channels_last).requires_grad_()
-        self.leaves["weight"] = weight
-        if norm is not None or self._has_bias:
-            self.leaves["bias"] = like.new_zeros(lanes * conv.out_channels).requires_grad_()
-        self._kernels = Kernels(
-            weight,
-            lanes,
-            stride=(conv.stride[0], conv.stride[1]),
-            padding=(conv.padding[0], conv.padding[1]),
-            stem=stem,
-        )
-        if norm is not None:
-            self._scale, self._inverse, self._shift = (
-                like.new_zeros(lanes, conv.out_channels) for _ in range(3)
-            )
-            self._weight = self._rows(weight.detach().clone())
-
-    def load(self, lane: int, tensors: Tensors) -> None:
-        """Take a lane's weights, folded."""
-        weight = tensors[f"{self._name}.weight"]
-        bias = tensors[f"{self._name}.bias"] if self._has_bias else weight.new_zeros(len(weight))
-        if self._norm is not None:
-            name, norm = self._norm
-            gamma = tensors.get(f"{name}.weight", torch.ones_like(bias))
-            beta = tensors.get(f"{name}.bias", torch.zeros_like(bias))
-            inverse = (tensors[f"{name}.running_var"] + norm.eps).rsqrt()
-            shift = (bias - tensors[f"{name}.running_mean"]) * inverse
-            self._weight[lane], self._inverse[lane], self._shift[lane] = weight, inverse, shift
-            self._scale[lane] = gamma * inverse
-            weight, bias = weight * (gamma * inverse).view(-1, 1, 1, 1), gamma * shift + beta
-        self._fill("weight", lane, weight)
-        if "bias" in self.leaves:
-            self._fill("bias", lane, bias)
-
-    def gradients(self, leaves: Tensors) -> Tensors:
-        """Unfold the batch norm."""
-        weight = self._rows(leaves["weight"])
-        bias = self._rows(leaves["bias"]) if "bias" in leaves else None
-        if self._norm is None:
-            found = {f"{self._name}.weight": weight}
-            return found if bias is None else {**found, f"{self._name}.bias": bias}
-        assert bias is not None
-        found = {f"{self._name}.weight": weight * self._scale.view(*self._scale.shape, 1, 1, 1)}
-        if self._has_bias:
-            found[f"{self._name}.bias"] = bias * self._scale
-        if self._norm[1].affine:
-            products = (weight * self._weight).sum((2, 3, 4))
-            found[f"{self._norm[0]}.weight"] = products * self._inverse + bias * self._shift
-            found[f"{self._norm[0]}.bias"] = bias
-        return found
-
-    def by_candidate(self, inputs: Tensor, slopes: Tensor) -> Tensors:
-        """Return products of windows and slopes."""
-        found = {"weight": weight_rows(inputs, slopes, self._kernels)}
-        return {**found, "bias": slopes.sum((1, 3, 4))} if "bias" in self.leaves else found
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """From `n x (B C) x H x W` to `n x (B O) x H' x W'`."""
-        kernels = self._kernels._replace(weight=self.leaves["weight"])
-        result = (plain_convolve if self.once else convolve)(inputs, kernels)
-        return add_bias(result, self.leaves["bias"], once=self.once) if "bias" in self.leaves else result
-
-
 class LaneBatchNorm(LaneLayer):
     """A batch norm that is not folded; a lane's channels are its own, and so are statistics over images.
 
@@ -209,7 +153,7 @@ class LaneBatchNorm(LaneLayer):
     """
 
     def __init__(self, name: str, norm: _BatchNorm, lanes: int) -> None:
-        super().__init__(lanes)
+        super().__init__(lanes, parameter_names(name, norm))
         self.name, self._norm = name, norm
         self.moments: Moments | None = None
         like = norm.weight if norm.affine else norm.running_mean
@@ -262,3 +206,16 @@ class LaneBatchNorm(LaneLayer):
 
     def _keep(self, mean: Tensor, variance: Tensor) -> None:
         self.moments = Moments(mean.view(self.lanes, -1), variance.view(self.lanes, -1))
+
+
+def rows_like(tensor: Tensor, lanes: int) -> Tensor:
+    """Return B rows of zeros, those of a convolution with channels last, as its gradients are."""
+    if tensor.ndim != 4:
+        return tensor.new_zeros(lanes, *tensor.shape)
+    outputs, channels, height, width = tensor.shape
+    return tensor.new_zeros(lanes, outputs, height, width, channels).permute(0, 1, 4, 2, 3)
+
+
+def parameter_names(name: str, module: nn.Module) -> list[str]:
+    """Return a layer's parameters by the model's names."""
+    return [f"{name}.{leaf}" for leaf, _ in module.named_parameters(recurse=False)]

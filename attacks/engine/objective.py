@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attacks.engine.formulations import Formulation, Watching
-from attacks.engine.layers import CACHE_LINE
+from attacks.engine.layers import CACHE_LINE, rows_like
 from attacks.engine.products import PRODUCT_COSTS, Aiming
 from attacks.engine.regularisers import LaneRegularisers
 from attacks.objectives import COSTS, TINY, CostName, Weights
@@ -172,7 +172,7 @@ class LaneObjective:
             return
         for name, observed in matched.items():
             if name not in self._observed:
-                self._observed[name] = _rows_like(observed, self._lanes)
+                self._observed[name] = rows_like(observed, self._lanes)
             self._observed[name][lane] = observed
 
     def gather(self, lane: int, mean: Tensor) -> None:
@@ -225,14 +225,6 @@ class LaneObjective:
             return gradients
         mirrored = mirror({name: tensor * scale for name, tensor in gradients.items()})
         return {name: tensor / scale for name, tensor in mirrored.items()}
-
-
-def _rows_like(tensor: Tensor, lanes: int) -> Tensor:
-    """Return B rows of zeros, those of a convolution with channels last, as its gradients are."""
-    if tensor.ndim != 4:
-        return tensor.new_zeros(lanes, *tensor.shape)
-    outputs, channels, height, width = tensor.shape
-    return tensor.new_zeros(lanes, outputs, height, width, channels).permute(0, 1, 4, 2, 3)
 
 
 def _lane_cost(name: CostName) -> LaneCost:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from attacks.objectives import TINY, CostName, Weights
 from fl.specs import Task
 from fl.types import Tensors
+
+BLOCK = 2**15
+"""Entries of a block, several of which fit a processor's second-level cache."""
 
 
 class Products(NamedTuple):
@@ -26,6 +29,18 @@ class Products(NamedTuple):
     squares: Tensors
 
 
+class Product(NamedTuple):
+    """Inner products of one parameter's gradient g in lanes, each `B`.
+
+    Attributes:
+        dot: <g, g*>.
+        square: <g, g>.
+    """
+
+    dot: Tensor
+    square: Tensor
+
+
 @runtime_checkable
 class Aiming(Protocol):
     """A formulation that computes inner products for less than gradients."""
@@ -35,6 +50,49 @@ class Aiming(Protocol):
 
     def products(self, inputs: Tensor, labels: Tensor, task: Task, names: Sequence[str]) -> Products:
         """Return what `Formulation.gradients` has the inner products of, as differentiable as that."""
+
+
+def product(gradient: Tensor, observed: Tensor) -> Product:
+    """Return the inner products of `B x ...` and `B x ...`."""
+    flat = gradient.flatten(1)
+    return Product((flat * observed.flatten(1)).sum(1), flat.square().sum(1))
+
+
+def row_products(rows: Tensor, fixed: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return <r, f> for each of several `R x K`, and <r, r>; each `R`, and differentiable once in the rows.
+
+    What is computed is small and what it is read from is large, so that rows are taken by blocks that stay in
+    the processor's cache.
+    """
+    found: tuple[Tensor, ...] = _RowProducts.apply(rows, *fixed)
+    return found
+
+
+class _RowProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, *fixed: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(rows, *fixed)
+        found = [rows.new_empty(len(rows)) for _ in (*fixed, rows)]
+        for block in _blocks(rows):
+            for dots, other in zip(found, (*fixed, rows), strict=True):
+                torch.linalg.vecdot(rows[block], other[block], out=dots[block])
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        rows, *fixed = ctx.saved_tensors
+        *along, to_squares = (gradient.unsqueeze(1) for gradient in gradients)
+        twice, combined = 2 * to_squares, torch.empty_like(rows)
+        for block in _blocks(rows):
+            part = torch.mul(rows[block], twice[block], out=combined[block])
+            for weights, other in zip(along, fixed, strict=True):
+                part.addcmul_(other[block], weights[block])
+        return combined, *[None] * len(fixed)
+
+
+def _blocks(rows: Tensor) -> list[slice]:
+    step = max(1, BLOCK // rows.shape[1])
+    return [slice(start, start + step) for start in range(0, len(rows), step)]
 
 
 ProductCost = Callable[[Products, Tensors, Weights | None], Tensor]

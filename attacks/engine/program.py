@@ -17,9 +17,12 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attacks.engine.conv_layer import LaneConv2d
 from attacks.engine.graphs import UnsupportedModelError, check_convolution, traced
-from attacks.engine.layers import LaneBatchNorm, LaneConv2d, LaneLayer, LaneLinear
-from attacks.engine.replay import Replayed, ReplayedMaxPool, ReplayedReLU
+from attacks.engine.layers import LaneBatchNorm, LaneLayer, LaneLinear
+from attacks.engine.products import Product, Products
+from attacks.engine.rectify import rectify_all
+from attacks.engine.replay import Replayed, replace_kinks
 from attacks.engine.sums import spatial_mean
 from fl.batch_norm import Moments
 from fl.types import Tensors
@@ -85,9 +88,11 @@ class Program:
             layer.watched = watch
         self._kinks: list[Replayed] = []
         if replayed:
-            self._kinks = _replace_kinks(self._graph_module)
+            self._kinks = replace_kinks(self._graph_module)
             for layer in self._layers:
                 layer.once = True
+        else:
+            rectify_all(self._graph_module)
 
     def load(self, lane: int, tensors: Tensors) -> None:
         """Give a lane the parameters and buffers of a model's state."""
@@ -137,6 +142,20 @@ class Program:
         computed = torch.autograd.grad(loss, self.leaves, create_graph=True, materialize_grads=True)
         found = self.named(computed)
         return {name: found[name] for name in names}
+
+    def aim(self, lane: int, observed: Tensors) -> None:
+        """Give a lane the observed gradient that `products` are with."""
+        for layer in self._layers:
+            layer.aim(lane, observed)
+
+    def products(self, loss: Tensor, names: Sequence[str]) -> Products:
+        """Return the inner products of what `gradients` returns."""
+        sources = [source for layer in self._layers for source in layer.sources.values()]
+        computed = iter(torch.autograd.grad(loss, sources, create_graph=True, materialize_grads=True))
+        found: dict[str, Product] = {}
+        for layer in self._layers:
+            found |= layer.products({name: next(computed) for name in layer.sources})
+        return Products({n: found[n].dot for n in names}, {n: found[n].square for n in names})
 
     def replay(self, replaying: bool) -> None:
         """Make kinks take the sides they took in the last evaluation, or choose anew."""
@@ -217,28 +236,6 @@ def _replacement(
     if type(module) in _MODULES or (isinstance(module, nn.Dropout) and not module.training):
         return module
     raise UnsupportedModelError(f"{name!r} is a {type(module).__name__}")
-
-
-def _replace_kinks(module: fx.GraphModule) -> list[Replayed]:
-    """Put a layer of its own at every place where the graph has a kink."""
-    kinks: list[Replayed] = []
-    for node in module.graph.nodes:
-        layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if isinstance(layer, nn.ReLU) or node.target in (F.relu, torch.relu, "relu"):
-            kinks.append(ReplayedReLU(slope=0.0))
-        elif isinstance(layer, nn.LeakyReLU):
-            kinks.append(ReplayedReLU(slope=layer.negative_slope))
-        elif isinstance(layer, nn.MaxPool2d):
-            kinks.append(ReplayedMaxPool(layer))
-        elif node.target in (F.leaky_relu, F.max_pool2d):
-            raise UnsupportedModelError(f"the kinks of {node.format_node()} cannot be replayed")
-        else:
-            continue
-        name = f"kink_{len(kinks)}"
-        module.add_submodule(name, kinks[-1])
-        node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
-    module.recompile()
-    return kinks
 
 
 def _adapt(node: Node, lanes: int) -> None:

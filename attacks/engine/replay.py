@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
+
+from attacks.engine.graphs import UnsupportedModelError, is_relu
 
 
 class Replayed(nn.Module, ABC):
@@ -95,3 +97,29 @@ class ReplayedMaxPool(Replayed):
     def take(self, inputs: Tensor) -> Tensor:
         """Pick the entries at those positions."""
         return inputs.flatten(2).gather(2, self.taken.flatten(2)).view(self.taken.shape)
+
+
+def replace_kinks(module: fx.GraphModule) -> list[Replayed]:
+    """Put a layer of its own at every place where the graph has a kink.
+
+    Raises:
+        UnsupportedModelError: If one cannot be replayed.
+    """
+    kinks: list[Replayed] = []
+    for node in module.graph.nodes:
+        layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if is_relu(node, module):
+            kinks.append(ReplayedReLU(slope=0.0))
+        elif isinstance(layer, nn.LeakyReLU):
+            kinks.append(ReplayedReLU(slope=layer.negative_slope))
+        elif isinstance(layer, nn.MaxPool2d):
+            kinks.append(ReplayedMaxPool(layer))
+        elif node.target in (F.leaky_relu, F.max_pool2d):
+            raise UnsupportedModelError(f"the kinks of {node.format_node()} cannot be replayed")
+        else:
+            continue
+        name = f"kink_{len(kinks)}"
+        module.add_submodule(name, kinks[-1])
+        node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
+    module.recompile()
+    return kinks

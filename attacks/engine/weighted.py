@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attacks.engine.direct import DirectFilter, GhostFilter
 from attacks.engine.filters import Filter, Part, Scratch, Vector, Window
+from attacks.engine.grams import is_ghost
 from attacks.engine.matrices import Matrix, PointFilter
 from attacks.engine.passes import Step, Tangent
 from attacks.engine.winograd import KERNEL, WinogradFilter
@@ -24,8 +25,6 @@ NARROW = 32
 """Channels from which on Winograd's transforms are worth what they save."""
 LOW = 12
 """Height and width from which on."""
-GHOST_SHARE = 0.8
-"""Inner products of positions are worth it up to this share of the two convolutions that they save."""
 
 
 class Layer(Step):
@@ -202,23 +201,12 @@ def _filter(
     same = window.kernel == (KERNEL, KERNEL) and window.stride == (1, 1) == window.padding
     if same and min(height, width) >= LOW and min(channels, len(weight)) >= NARROW:
         return WinogradFilter(weight, observed, window, scratch)
-    ghost = observed is not None and _ghost_share(window) < GHOST_SHARE
+    ghost = observed is not None and is_ghost(window)
     if window.kernel == (1, 1) and window.padding == (0, 0):
         return PointFilter(weight, observed, window, ghost=ghost)
     if ghost and observed is not None:
         return GhostFilter(weight, observed, window)
     return DirectFilter(weight, observed, window)
-
-
-def _ghost_share(window: Window) -> float:
-    """Return the work of inner products of positions over that of a convolution."""
-    rows, columns = window.size
-    windows = window.images * rows * columns
-    if window.kernel == (1, 1):
-        return 2 * windows * (window.outputs + window.channels) / (window.channels * window.outputs)
-    pixels = window.images * (window.height + 2 * window.padding[0]) * (window.width + 2 * window.padding[1])
-    inner = 2 * windows**2 * window.outputs + 2 * pixels**2 * window.channels
-    return inner / (windows * window.channels * window.outputs * window.kernel[0] * window.kernel[1])
 
 
 def _beside(values: Tensor, like: Tensor) -> Tensor:

@@ -68,9 +68,19 @@ class Wrong(Layers):
         return {name: row * (2 if name == names[-2] else 1) for name, row in rows.items()}
 
 
-def test_a_formulation_with_another_gradient_is_left_out(alike, monkeypatch):
+class WrongProducts(Layers):
+    """A formulation that counts the head's weights twice where it takes products with them."""
+
+    def products(self, inputs, labels, task, names):
+        found = super().products(inputs, labels, task, names)
+        dots = {name: dot * (2 if name == names[-2] else 1) for name, dot in found.dots.items()}
+        return found._replace(dots=dots)
+
+
+@pytest.mark.parametrize("wrong", [Wrong, WrongProducts])
+def test_a_formulation_with_another_gradient_is_left_out(alike, monkeypatch, wrong):
     assert is_sound(alike, "layers")
-    monkeypatch.setitem(FORMULATIONS, "layers", Wrong)
+    monkeypatch.setitem(FORMULATIONS, "layers", wrong)
     assert not is_sound(alike, "layers")
 
 

@@ -28,6 +28,11 @@ class Hungry(Layers):
             self._eat()
         return super().gradients(inputs, labels, task, names)
 
+    def products(self, inputs, labels, task, names):
+        if self.late:
+            self._eat()
+        return super().products(inputs, labels, task, names)
+
     def _eat(self):
         if self._lanes > self.most:
             torch.empty(PIB, dtype=torch.uint8)
