@@ -79,6 +79,11 @@ def released_hsic(first: Tensor, second: Tensor, ridge: float = RIDGE) -> Tensor
 
     The normalised HSIC ("NOCCO", Fukumizu et al. 2007) as released with Peng et al. 2022, arXiv 2206.05483.
     Released code centres one side, K H, which gives the same number.
+
+    Args:
+        first: Kernel matrix of n images, `n x n`.
+        second: Another of the same images.
+        ridge: What is added to the diagonal, for each image.
     """
     return (_regressed(first, ridge) * _regressed(second, ridge).T).sum()
 

@@ -113,7 +113,7 @@ class Federation:
         """The client that holds an image, by its position in the private part."""
         return {int(position): client for client, hand in enumerate(self._held) for position in hand}
 
-    @property
+    @cached_property
     def held_by_others(self) -> tuple[int, ...]:
         """Positions in the private part of the images of clients that do not attack, in order."""
         first = self.spec.attackers

@@ -85,7 +85,10 @@ def draw_targets(federation: Federation, spec: ObserveSpec, targets: int) -> tup
     if len(found) < targets:
         more = "raise federation.participation or federation.clients"
         if spec.kind == "global_model":
-            more = "let other clients hold images of more classes (data.private_labels)"
+            more = (
+                "let other clients hold images of more classes (data.private_labels, "
+                "federation.attacker.others)"
+            )
         raise UsageError(
             f"expected at least {targets} targets to observe ({spec.kind}, round {spec.last_round}), got "
             f"{len(found)}; lower targets:, or {more}"

@@ -10,7 +10,7 @@ from fl.dependence import kernel_matrix, released_coco, released_hsic
 
 
 def diversity(features: Tensor, labels: Tensor, config: DiversityConfig) -> Tensor:
-    """Return H of a batch, a scalar, in (0, h - 1] for hsic and halves of h images; not weighted.
+    """Return H of a batch, a scalar, in [0, h - 1] for hsic and halves of h images; not weighted.
 
     With b images, h = floor(b / 2), the first half x_1..x_h, and the second half x_h+1..x_2h (of an odd
     number the last image takes no part), H is the dependence between the halves, image i paired with image

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from fl.encoding import under
-from fl.errors import BenchError, DataUnavailableError, NotApplicableError
-from fl.generators import gmi, resumable
-from fl.generators.architecture import Generator, initialise
+from fl.errors import BenchError, NotApplicableError
+from fl.generators import resumable
+from fl.generators.architecture import Generator
 from fl.generators.layout import Layout
 from fl.generators.stage import as_bytes
+from fl.generators.training import draw_weights
 from fl.specs import JSON
-from fl.types import Artifact, PublicData
+from fl.types import Artifact
 
 if TYPE_CHECKING:
     from fl.seeds import Streams
@@ -173,22 +174,8 @@ class GanTraining(ABC):
 def new_generator(layout: Layout, streams: Streams) -> Generator:
     """Return a generator with first weights from its own stream."""
     generator = Generator(layout)
-    draw = gmi.initialise if layout.family == "gmi" else initialise
-    draw(generator, streams.torch("generator_weights"))
+    draw_weights(generator, layout.family, streams.torch("generator_weights"))
     return generator
-
-
-def public_images(public: PublicData | None) -> Tensor:
-    """Return the public images, `N x C x H x W` in [0, 1].
-
-    Raises:
-        DataUnavailableError: If there are none.
-    """
-    if public is None:
-        raise DataUnavailableError(
-            "a generator is trained on public images, and there are none; name a data set with public:"
-        )
-    return public.images
 
 
 def load_critic(critic: nn.Module, artifact: Artifact, device: torch.device) -> None:

@@ -66,7 +66,8 @@ class _Search:
 def step(latents: Tensor, velocity: Tensor, slope: Tensor, config: GmiConfig) -> tuple[Tensor, Tensor]:
     """Return where one step leads: latent vectors, kept in the box, and their velocity.
 
-    v' = m v - lr g and z' = z - m v + (1 + m) v', m being the momentum and g the slope: Nesterov's momentum
+    All are `n x samples x latent`. v' = m v - lr g and z' = z - m v + (1 + m) v', m being the momentum and g
+    the slope: Nesterov's momentum
     in the variables of its look-ahead.
     """
     momentum = config.momentum

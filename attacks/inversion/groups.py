@@ -14,6 +14,7 @@ from attacks.base import Attack, AttackEnv, AttackTask, Reconstruction, Snapshot
 from attacks.failures import failure
 from attacks.inversion.config import PRIOR
 from fl.errors import BenchError, NotApplicableError
+from fl.generators.config import NO_LABELS
 from fl.specs import Config
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Group(Generic[ConfigT]):
         generator = load(self.artifact(PRIOR), self.device)
         reason = generator.layout.unfit(self.image.channels, self.image.size)
         if reason is None and generator.classes:
-            reason = "the generator draws by class, and here it is used without labels"
+            reason = NO_LABELS
         if reason is not None:
             raise NotApplicableError(reason)
         return generator

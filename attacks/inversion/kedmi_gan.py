@@ -19,11 +19,11 @@ from attacks.inversion.gan_training import (
     described,
     load_critic,
     new_generator,
-    public_images,
 )
 from attacks.inversion.kedmi_critic import KedmiCritic, KedmiShape
 from attacks.inversion.kedmi_losses import discriminator_loss, feature_matching, summed_entropy
 from fl.generators.layout import Layout
+from fl.generators.stage import public_images
 from fl.specs import JSON
 from fl.types import Artifact
 
@@ -43,6 +43,7 @@ def train(config: Mapping[str, JSON], inputs: Mapping[str, Artifact], context: S
     Raises:
         DataUnavailableError: If there are no public images.
         NotApplicableError: If there is no attacked model.
+        BenchError: If the attacked model's outputs are not finite, or the training diverged.
     """
     held: Any = config
     gan = KedmiGanConfig(**held["gan"])

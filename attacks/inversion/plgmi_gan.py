@@ -19,11 +19,11 @@ from attacks.inversion.gan_training import (
     described,
     load_critic,
     new_generator,
-    public_images,
 )
 from attacks.inversion.projection_critic import ProjectionCritic
 from attacks.inversion.views import DRAWS, views
 from fl.generators.layout import Layout
+from fl.generators.stage import public_images
 from fl.specs import JSON
 from fl.types import Artifact
 
@@ -47,6 +47,7 @@ def train(config: Mapping[str, JSON], inputs: Mapping[str, Artifact], context: S
     Raises:
         DataUnavailableError: If there are no public images.
         NotApplicableError: If there is no attacked model.
+        BenchError: If the attacked model's outputs are not finite, or the training diverged.
     """
     held: Any = config
     gan, seen = PlgmiGanConfig(**held["gan"]), ViewsConfig(**held["views"])

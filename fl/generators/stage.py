@@ -99,16 +99,25 @@ def split(images: Tensor, streams: Streams) -> tuple[Tensor, Tensor]:
 
 
 def _trained(config: GeneratorConfig, layout: Layout, context: StageContext) -> Training:
-    if context.public is None:
-        raise DataUnavailableError(
-            "a generator is trained on public images, and there are none; name a data set with public:"
-        )
-    images, _ = split(context.public.images, context.streams)
-    labels = _labels(context.public, context) if layout.classes else None
+    images, _ = split(public_images(context.public), context.streams)
+    labels = _labels(context.public, context) if layout.classes and context.public is not None else None
     training = Training(config, layout, images.to(context.device), context.streams, labels)
     remedy = f"give the generator a smaller lr than {config.step_size:g}"
     resumable.finish(training, training.step, context, steps=config.steps, name=config.kind, remedy=remedy)
     return training
+
+
+def public_images(public: PublicData | None) -> Tensor:
+    """Return the public images, `N x C x H x W` in [0, 1].
+
+    Raises:
+        DataUnavailableError: If there are none.
+    """
+    if public is None:
+        raise DataUnavailableError(
+            "a generator is trained on public images, and there are none; name a data set with public:"
+        )
+    return public.images
 
 
 def _labels(public: PublicData, context: StageContext) -> Tensor:

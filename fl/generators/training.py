@@ -18,7 +18,7 @@ from fl.generators import ggl, gmi, resumable, styled
 from fl.generators.architecture import Critic, Generator, initialise
 from fl.generators.config import GeneratorConfig
 from fl.generators.costs import CRITIC_STEPS
-from fl.generators.layout import Layout
+from fl.generators.layout import Family, Layout
 from fl.seeds import Streams
 from fl.types import Artifact
 
@@ -28,6 +28,13 @@ PENALTY = 10.0
 BETAS = {"dcgan": (0.5, 0.999), "wgan_gp": (0.0, 0.9)}
 """Of Adam: Radford et al. 2016, section 3; Gulrajani et al. 2017, algorithm 1. GGL's
 authors and GMI's released code train theirs by the loss of the second with those of the first."""
+
+
+def draw_weights(network: Generator | Critic, family: Family, stream: torch.Generator) -> None:
+    """Give a network its family's first weights, in place."""
+    (gmi.initialise if family == "gmi" else initialise)(network, stream)
+    if family == "ggl" and isinstance(network, Generator):
+        ggl.initialise(network, stream)
 
 
 @dataclass
@@ -60,11 +67,8 @@ class Training:
         self.generator, self.average = Generator(self.layout), Generator(self.layout)
         self.critic = Critic(self.layout)
         weights = self.streams.torch("generator_weights")
-        draw = gmi.initialise if self.layout.family == "gmi" else initialise
-        draw(self.generator, weights)
-        if self.layout.family == "ggl":
-            ggl.initialise(self.generator, weights)
-        draw(self.critic, self.streams.torch("critic_weights"))
+        draw_weights(self.generator, self.layout.family, weights)
+        draw_weights(self.critic, self.layout.family, self.streams.torch("critic_weights"))
         self.average.load_state_dict(self.generator.state_dict())
         for module in (self.generator, self.average, self.critic):
             module.to(device)

@@ -105,7 +105,11 @@ def _attacked_round(observe: Mapping[str, Any]) -> int:
 
 
 def _without_round(spec: Mapping[str, Any]) -> Flat:
-    return {key: value for key, value in _circumstances(spec).items() if key != "observe.round"}
+    return {
+        key: value
+        for key, value in _circumstances(spec).items()
+        if key not in ("observe.round", "observe.rounds")
+    }
 
 
 def _without_budgets(defenses: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

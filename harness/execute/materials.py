@@ -153,7 +153,7 @@ class Materials:
 
         It gets the public images whether or not the attacker's knowledge grants them: what a defense makes of
         them is its clients' business, and an attack that needs them says so in `compatible`. What is made
-        for the judge is shared by trials of every seed, and draws from streams of none.
+        for the judge is shared by trials of every seed, and draws from the streams of `JUDGE_SEED`.
 
         Raises:
             BenchError: If the stage is public and one of its inputs is private.

@@ -9,7 +9,7 @@ from fl.cards import Work
 from fl.models.costs import conv_mflop, linear_mflop
 
 SMALL_SIDE, SMALLEST_MAP = 16, 4
-"""Images with a larger side are halved by the first convolution; maps are halved down to four pixels."""
+"""Images with a larger side are halved by the first convolution; maps until their side is four at most."""
 
 WIDTH, LARGE_WIDTH, MOST_WIDTH = 16, 24, 256
 """Feature maps after the first convolution, of small and of larger images; they double with each pooling."""

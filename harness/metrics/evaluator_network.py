@@ -15,7 +15,7 @@ SLOPE = 0.1
 
 
 class EvaluatorNetwork(nn.Module):
-    """Pairs of 3 x 3 convolutions with batch norm and pooling between them, then two linear layers."""
+    """A 5 x 5 convolution, pairs of 3 x 3 ones, each followed by pooling, and two linear layers."""
 
     def __init__(self, channels: int, size: int, classes: int) -> None:
         """Take the images' channels and side in pixels, and the number of classes."""

@@ -53,18 +53,15 @@ class Views:
         return self.features[self.labels == label]
 
     def reach(self, k: int) -> Tensor:
-        """Return each image's distance to the k-th nearest of the others, `n`; `1 <= k <= NEIGHBOURS < n`.
-
-        With n <= NEIGHBOURS, k < n.
-        """
+        """Return each image's distance to the k-th nearest other, `n`; `1 <= k <= min(NEIGHBOURS, n - 1)`."""
         return self._nearest[:, k]
 
     @cached_property
     def _nearest(self) -> Tensor:
         """Each image's distances to itself (0) and its `NEIGHBOURS` nearest others, as far as there are."""
         few = min(NEIGHBOURS + 1, len(self))
-        chunks = [euclidean(rows, self.features) for rows in torch.split(self.features, ROWS)]
-        return torch.cat([chunk.topk(few, largest=False).values for chunk in chunks])
+        chunks = torch.split(self.features, ROWS)
+        return torch.cat([euclidean(r, self.features).topk(few, largest=False).values for r in chunks])
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ The ball of an image reaches to the k-th nearest image of its own set. Classes a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -58,9 +60,10 @@ def _reaching(inversion: Inversion) -> Tensor:
     return torch.stack([(some <= radii[:, None]).sum(0) for some, radii in chunks]).sum(0)
 
 
-def _distances(inversion: Inversion) -> list[Tensor]:
-    """Return the distances of real images to all reconstructions, some rows at a time."""
-    return [euclidean(rows, inversion.made.features) for rows in torch.split(inversion.real.features, ROWS)]
+def _distances(inversion: Inversion) -> Iterator[Tensor]:
+    """Yield the distances of real images to all reconstructions, some rows at a time."""
+    for rows in torch.split(inversion.real.features, ROWS):
+        yield euclidean(rows, inversion.made.features)
 
 
 def _share(flags: Tensor) -> float:

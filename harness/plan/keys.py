@@ -33,7 +33,7 @@ def federation_key(spec: TrialSpec) -> str:
     if spec.federation is None:
         raise ValueError("expected a trial with a federation, got a recorded observation")
     stages = DEFENSES.get(spec.defense.name).stages(spec.defense.config, spec)
-    parts = {  # sorted, of cached fragments: the canonical JSON of a million specs a minute
+    parts = {  # names must stay sorted: canonical JSON, joined from cached fragments
         "data": _canonical(spec.data),
         "defense": _canonical(spec.defense),
         "federation": _canonical(spec.federation),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from harness.analysis.floors import floors
+from harness.analysis.labels import attack_of
 from harness.report.words import number
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Sample(NamedTuple):
         image: The image.
         nearest: The private image of the class that is nearest to it; None where the row has none.
         caption: The class, and what the evaluator took the image for.
-        hit: Whether that is the class; None where there was no evaluator.
+        hit: Whether that is the class; None where there was no evaluator, or the image is not finite.
     """
 
     image: Picture
@@ -67,13 +68,12 @@ def sample_rows(album: Album, trials: pd.DataFrame, seeds: Sequence[int]) -> Ite
         first = cell.iloc[0]
         by_seed = cell.drop_duplicates("seed").set_index("seed")["trial_id"]
         samples = [_sample(album, by_seed.get(seed), number) for number, seed in enumerate(seeds)]
-        attack = first["attack_label"]
         if any(samples):
             yield SampleRow(
                 circumstances=first["circumstances"],
                 defense=first["defense_label"],
                 noise_budget=float(first["noise_budget"]),
-                attack=attack if first["attacker"] == "static" else f"{attack}, {first['attacker']}",
+                attack=attack_of(first["attack_label"], first["attacker"]),
                 round=int(first["round"]),
                 samples=tuple(samples),
             )

@@ -72,7 +72,7 @@ def _drawn(courses: Sequence[Course], measures: Sequence[Measure], anchor: str) 
             _panel(name, [course for course in courses if place(course) == name], measure.column)
             for name in dict.fromkeys(place(course) for course in courses)
         ]
-        if any(plot.curves for plot in plots):
+        if plots := [plot for plot in plots if plot.curves]:
             y = ", ".join(filter(None, (measure.words, measure.unit)))
             drawn = figures.panels(
                 plots, x="rounds trained", y=y, from_zero=measure.low == 0, name=f"{anchor}-{measure.column}"

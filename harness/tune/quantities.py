@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from harness.analysis.floors import floors
 from harness.analysis.measures import TOLD_BY
+from harness.metrics import METRICS
 from harness.store.schema import UTILITY, Column
 
 if TYPE_CHECKING:
     from harness.tune.settings import LeakageSettings
 
 Row = Mapping[str, Any]
-LEAKS_LOWER = frozenset({"lpips", "mse", "feature_distance", "knn_distance", "evaluator_fid"})
+LEAKS_LOWER = frozenset(card.column for card in METRICS if card.leaks_more == "lower")
 """Leakage metrics that are lower the more leaked."""
 UTILITIES = tuple(column.name for column in UTILITY)
 SPENT = {"seconds_per_round": "federation_wall_s", "cpu_seconds_per_round": "federation_cpu_s"}

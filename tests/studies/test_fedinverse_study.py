@@ -37,16 +37,20 @@ def test_the_small_study_has_every_cell(plan):
     assert {s.targets for s in specs} == {5}
 
 
-def test_the_other_studies_attack_its_undefended_federations(plan):
+def test_the_study_on_diversity_attacks_its_undefended_models(plan):
     small = {s.federation.canonical for s in plan("fedinverse_small")}
     diversity = plan("fedinverse_diversity")
     assert {s.federation.canonical for s in diversity} == small
     assert {s.attack.name for s in diversity} == {"random_prior", "gmi", "kedmi", "vmi"}
     weights = {s.attack.config.diversity.weight for s in diversity if s.attack.name == "gmi"}
-    assert weights == {-weight for weight in weights}
+    assert weights == {-20, -1, -0.05, 0, 0.05, 1, 20}
+    assert {(s.defense.name, s.observe.round) for s in diversity} == {("none", 20)}
 
+
+def test_the_larger_study_has_digits_of_32_pixels_undefended(plan):
     larger = plan("fedinverse_mnist5k")
     assert {s.data.config.size for s in larger} == {32}
+    assert {(s.defense.name, s.observe.round) for s in larger} == {("none", 10)}
     assert {s.federation.attacker.others for s in larger} == {(0, 1, 2, 3, 4)}
 
 
@@ -80,4 +84,3 @@ def test_the_page_on_diversity_is_filled_from_a_run(ran, script):
     assert len(rows_of(page)) == 2 + 7 + 6 + 5 + 2
     pairs = [study.cell(trials, "gmi", weight)["pairwise_distance"] for weight in (1.0, 0.0)]
     assert study.change(trials, "gmi", 1.0).mean == pytest.approx((pairs[0] - pairs[1]).mean())
-    assert study.change(trials, "gmi", 0.0).mean == 0

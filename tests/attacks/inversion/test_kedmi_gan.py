@@ -212,9 +212,11 @@ def test_it_needs_the_model_and_public_images():
 def test_a_gan_that_diverges_ends_there_and_says_so(monkeypatch):
     monkeypatch.setattr("fl.generators.resumable.KEEP_EVERY", 4)
     kept = []
-    with pytest.raises(BenchError, match=r"of gan training, .*critic.*; give gan: a smaller lr than 1e\+20"):
+    with pytest.raises(
+        BenchError, match=r"after 4 steps of gan training, .*critic.*; give gan: a smaller lr than 1e\+20"
+    ):
         made(TINY.model_copy(update={"lr": 1e20, "steps": 40}), keep=kept.append)
-    assert all(tensor.isfinite().all() for artifact in kept for tensor in artifact.tensors.values())
+    assert kept == []
 
 
 def test_a_global_model_that_diverged_is_told_from_a_gan_that_did():

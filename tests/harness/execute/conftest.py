@@ -24,6 +24,7 @@ from harness.execute.schedule import Limits
 from harness.execute.score import Scorer
 from harness.execute.session import RunRequest, inline, run_matrix
 from harness.execute.work import Trial
+from harness.metrics import evaluator_costs
 from harness.plan.planner import make_plan
 from harness.store.artifacts import ArtifactStore
 
@@ -187,3 +188,10 @@ def rows_of(write_matrix, folder, trials):
         return rows
 
     return start
+
+
+@pytest.fixture
+def hasty_judge(monkeypatch):
+    """An evaluator that trains for ten steps: how well it judges does not matter here."""
+    monkeypatch.setattr(evaluator_costs, "LEAST_STEPS", 10)
+    monkeypatch.setattr(evaluator_costs, "MOST_STEPS", 10)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from harness.metrics import evaluator_costs
 from harness.plan.stage_requests import attack_stages
 from harness.store.artifacts import ArtifactStore
 
@@ -26,11 +25,7 @@ matrix:
 """
 
 
-@pytest.fixture(autouse=True)
-def _hasty_judge(monkeypatch):
-    """An evaluator that trains for ten steps: how well it judges does not matter here."""
-    monkeypatch.setattr(evaluator_costs, "LEAST_STEPS", 10)
-    monkeypatch.setattr(evaluator_costs, "MOST_STEPS", 10)
+pytestmark = pytest.mark.usefixtures("hasty_judge")
 
 
 def test_trials_fail_with_the_stage_that_they_need(run, trials, trials_of, folder):

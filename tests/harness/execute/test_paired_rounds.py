@@ -10,7 +10,7 @@ import torch
 from harness.execute.environment import make_task
 from harness.execute.federate import run_federation
 from harness.execute.work import FederationItem
-from harness.metrics import METRICS, evaluator_costs
+from harness.metrics import METRICS
 from harness.plan.keys import federation_key
 from harness.results import load
 
@@ -30,13 +30,6 @@ matrix:
   observe.round: [0, 2]
 """
 CEILINGS = [f"ceiling_{card.column}" for card in METRICS if card.evaluated]
-
-
-@pytest.fixture
-def hasty_judge(monkeypatch):
-    """An evaluator that trains for ten steps: how well it judges does not matter here."""
-    monkeypatch.setattr(evaluator_costs, "LEAST_STEPS", 10)
-    monkeypatch.setattr(evaluator_costs, "MOST_STEPS", 10)
 
 
 @pytest.fixture
@@ -86,6 +79,8 @@ def test_what_does_not_look_at_the_model_is_the_same_at_every_round(rows_of, fol
             for round_ in (0, 2)
         ]
         ceilings = [trials[rows][CEILINGS].drop_duplicates() for rows in at[:2]]
+        assert [len(found) for found in ceilings] == [1, 1]
+        assert ceilings[0]["ceiling_attack_top1"].notna().all()
         assert ceilings[0].reset_index(drop=True).equals(ceilings[1].reset_index(drop=True))
         floor, gmi = (images["attack"] == name for name in ("random_prior", "gmi"))
         assert pictures(images[at[2] & floor]) == pictures(images[at[3] & floor])

@@ -98,7 +98,7 @@ def test_looking_at_a_stage_that_ends_meanwhile_is_no_error(tmp_path):
             looked.wait()
             progress.ended()
 
-    lane, seen = threading.Thread(target=stages, daemon=True), set()
+    lane, seen = threading.Thread(target=stages, daemon=True), {percent_done(store, request)}
     lane.start()
     while lane.is_alive():
         seen.add(percent_done(store, request))
