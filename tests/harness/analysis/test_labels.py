@@ -78,6 +78,14 @@ def test_conditions_name_what_differs_within_a_setting(labelled):
     }
 
 
+@pytest.mark.parametrize("axis", ["round: [0, 1]", "rounds: [[0], [0, 1]]"])
+def test_what_differs_by_the_observed_round_alone_has_one_circumstance(labelled, axis):
+    seen = "  observe: [{kind: global_model}]\n  threat_model: [{position: participant}]\n"
+    found = labelled(f"{seen}  observe.{axis}")
+    assert set(found["round"]) == {0, 1}
+    assert found.circumstances.nunique() == 1
+
+
 def test_options_of_one_name_are_told_with_their_sections(labelled):
     found = labelled("  federation.rounds: [2, 3]\n  targets: [1, 2]")
     assert set(found.condition) == {f"rounds {n}, targets {t}" for n in (2, 3) for t in (1, 2)}

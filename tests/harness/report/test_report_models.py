@@ -170,6 +170,17 @@ def test_every_measure_is_drawn_over_rounds_with_floor_and_ceiling(page):
         assert {"1", "6"} <= set(texts)
 
 
+def test_a_defense_without_values_of_a_measure_is_left_out_of_its_picture(page):
+    def made(spec):
+        missing = {"evaluator_fid": None, "ceiling_evaluator_fid": None}
+        return outcome(spec, **missing if spec.defense.name == "gaussian" else {})
+
+    drawn = re.findall(r'aria-label="evaluator FID over rounds by.*?<svg(.*?)</svg>', page(made), re.DOTALL)
+    texts = set(re.findall(r"<text[^>]*>([^<]*)</text>", drawn[0]))
+    assert "none" in texts
+    assert "gaussian at 0.1" not in texts
+
+
 def test_a_single_round_is_a_table_without_pictures_of_rounds(page, six_seeds):
     found = page(matrix=six_seeds.replace("[1, 6]", "[6]"))
     tables = Tables(found)
